@@ -1,0 +1,1 @@
+"""All state: database, queue, vectors, files. Imports nothing of ours."""
