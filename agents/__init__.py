@@ -1,0 +1,1 @@
+"""WHO answers: one model step each; no graph wiring, no HTTP."""

@@ -1,0 +1,156 @@
+"""What to say or do in a specialist's turn: small talk, a tool call, a quoted answer, or a person."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agents.language import LanguageGuesser
+from agents.offline_arguments import PLACEHOLDER, Utterance, read_arguments
+from agents.offline_examples import SMALLTALK, ExampleLibrary
+from agents.offline_passages import Passage, Quote, best_quotes, read_passages
+from agents.offline_turn import Decision, ToolResult, Turn
+from agents.similarity import Choice, Seed, SeedClassifier
+from storage.vectors.embedder import Embedder
+
+SEARCH = "knowledge_search"
+CALL_PERSON = "call_person"
+PERSON = "person"
+REASON_LIMIT = 300
+DONE = {"crm_create_lead": "lead_created", "crm_add_note": "note_added"}
+# Nearness that an intent needs before anything but a look into the documents happens.
+ACT, TALK = 0.22, 0.42
+SMALLTALK_WORDS = 7
+FOLLOW_UP_WORDS = 6
+OTHER_LANGUAGE = 0.95
+
+
+class OfflineAnswerer:
+    """Answers the task "answer"."""
+
+    def __init__(self, library: ExampleLibrary, embedder: Embedder) -> None:
+        self._library = library
+        self._embedder = embedder
+        self._guesser = LanguageGuesser(library.languages)
+        self._intents: dict[frozenset[str], SeedClassifier] = {}
+
+    async def answer(self, turn: Turn, tools: Sequence[dict[str, Any]], language: str) -> Decision:
+        """The next step of the turn."""
+        schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
+        if turn.results:
+            return await self._after_tools(turn, schemas, language)
+        asked = _with_context(turn)
+        choice = await self._intent(asked, schemas, language)
+        if choice.label == PERSON and choice.nearness >= ACT:
+            return self._hand_off(turn, schemas, language)
+        if choice.label in SMALLTALK and choice.nearness >= TALK and len(asked.split()) <= SMALLTALK_WORDS:
+            return self._say(choice.label, language)
+        if choice.label in schemas and choice.label != SEARCH and choice.nearness >= ACT:
+            return await self._call(choice.label, schemas, asked, turn, language)
+        return self._search(turn, schemas, language)
+
+    async def _intent(self, text: str, schemas: Mapping[str, Any], language: str) -> Choice:
+        names = frozenset(schemas) & frozenset(self._library.calls)
+        if names not in self._intents:
+            examples = {name: self._library.calls[name] for name in sorted(names)} | dict(
+                self._library.smalltalk
+            )
+            seeds = [
+                Seed(name, spoken, sentence)
+                for name, by_language in examples.items()
+                for spoken, sentences in by_language.items()
+                for sentence in sentences
+            ]
+            self._intents[names] = SeedClassifier(seeds, self._embedder)
+        return await self._intents[names].choose(text, language)
+
+    async def _call(self, name: str, schemas: Mapping[str, Any], text: str, turn: Turn, language: str) -> Decision:
+        said = Utterance(text, turn.earlier, turn.today, language)
+        # in a thread: the date parser loads its tables at first use, and searches slowly
+        read = await asyncio.to_thread(read_arguments, schemas[name], said)
+        if read.missing:
+            wanted = [self._library.field(field, language) for field in read.missing]
+            return self._say("ask_missing", language, fields=self._listed(wanted, language))
+        return self._once(name, read.values, turn, schemas, language)
+
+    def _search(self, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
+        if SEARCH not in schemas or not turn.question.strip():
+            return self._hand_off(turn, schemas, language)
+        return self._once(SEARCH, {"query": turn.question}, turn, schemas, language)
+
+    def _once(
+        self, name: str, arguments: dict[str, Any], turn: Turn, schemas: Mapping[str, Any], language: str
+    ) -> Decision:
+        if (name, arguments) in turn.called:
+            return self._hand_off(turn, schemas, language)
+        return Decision(call=(name, arguments))
+
+    def _hand_off(self, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
+        """Call a person where there is a tool for it, because a sentence that promises one brings nobody."""
+        called = {name for name, _ in turn.called}
+        if CALL_PERSON in schemas and CALL_PERSON not in called:
+            reason = self._library.reply("handoff_reason", language, question=turn.question[:REASON_LIMIT])
+            return Decision(call=(CALL_PERSON, {"reason": reason}))
+        return self._say("handoff", language)
+
+    async def _after_tools(self, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
+        found: list[Passage] = []
+        searched = False
+        for result in turn.results:
+            passages = read_passages(result.value)
+            searched = searched or passages is not None
+            found += passages or []
+        if searched:
+            return await self._quote(turn, schemas, found, language)
+        return self._report(turn.results[-1], turn, schemas, language)
+
+    def _report(self, result: ToolResult, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
+        value = result.value if isinstance(result.value, dict) else {}
+        if "error" in value or (not value and result.content.strip()):
+            return self._say("failed", language, error=_sentence(value.get("error", result.content)))
+        if result.name == "crm_find_contact":
+            known = bool(value.get("contact") or value.get("contacts") or value.get("found"))
+            return self._say("contact_found" if known else "contact_missing", language)
+        if value.get("ok") is True:
+            return self._say(DONE.get(result.name, "done"), language)
+        return self._hand_off(turn, schemas, language)
+
+    async def _quote(
+        self, turn: Turn, schemas: Mapping[str, Any], passages: Sequence[Passage], language: str
+    ) -> Decision:
+        quotes = await best_quotes(turn.question, passages, language, self._embedder)
+        if not quotes:
+            return self._hand_off(turn, schemas, language)
+        first, *more = quotes
+        text = self._library.reply("answer", language, text=first.spoken, citation=first.citation)
+        for quote in more:
+            values = {"answer": text, "text": quote.spoken, "citation": quote.citation}
+            text = self._library.reply("answer_more", language, **values)
+        if self._is_foreign(first, language):
+            text = self._library.reply("other_language", language, answer=text)
+        return Decision(text)
+
+    def _is_foreign(self, quote: Quote, language: str) -> bool:
+        guessed, probability = self._guesser.guess(quote.spoken, language)
+        return guessed != language and probability >= OTHER_LANGUAGE
+
+    def _say(self, name: str, language: str, **values: str) -> Decision:
+        return Decision(self._library.reply(name, language, **values))
+
+    def _listed(self, items: Sequence[str], language: str) -> str:
+        *first, last = items
+        if not first:
+            return last
+        return self._library.reply("fields_and", language, first=", ".join(first), last=last)
+
+
+def _with_context(turn: Turn) -> str:
+    """The message, after the one before it where it only hands in what was asked for."""
+    bare = PLACEHOLDER.sub(" ", turn.question)
+    if turn.earlier and bare != turn.question and len(bare.split()) <= FOLLOW_UP_WORDS:
+        return f"{turn.earlier[0]} {turn.question}"
+    return turn.question
+
+
+def _sentence(error: Any) -> str:
+    text = str(error.get("message", "") if isinstance(error, dict) else error).strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."

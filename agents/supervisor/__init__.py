@@ -1,0 +1,1 @@
+"""The supervisor: nothing comes in or goes out without it."""

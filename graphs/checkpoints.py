@@ -1,0 +1,66 @@
+"""LangGraph's checkpoints in PostgreSQL, under the tenant's policy.
+
+A checkpoint is the thread's working memory for the next turn, written once at the end of a turn (``durability="exit"``). It may be lost
+together with the turn that wrote it, never without: the turn's last transaction, which is durable, comes after it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from langgraph.checkpoint.postgres import _ainternal
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from storage.roles import libpq_url
+
+Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+
+def make_checkpoint_pool(url: str, size: int) -> Pool:
+    """A pool as the saver wants it; opened by the caller. Idle connections are checked before use and renewed."""
+    return AsyncConnectionPool(
+        libpq_url(url),
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=10,
+        max_idle=300,
+        max_lifetime=1800,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": 0,
+            "row_factory": dict_row,
+            "application_name": "secretary:checkpoints",
+        },
+    )
+
+
+class TenantSaver(AsyncPostgresSaver):
+    """The checkpoints of one tenant. Cheap: one is made for each turn.
+
+    It overrides a private method of the library, so tests hold the version to that contract.
+    """
+
+    def __init__(self, pool: Pool, tenant_id: UUID) -> None:
+        super().__init__(pool)
+        self._tenant_id = tenant_id
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[Any]]:
+        """One transaction, pinned to the tenant; statements travel together where the server allows it."""
+        async with self.lock, _ainternal.get_connection(self.conn) as connection:
+            async with (
+                connection.pipeline(),
+                connection.transaction(),
+                connection.cursor(binary=True, row_factory=dict_row) as cursor,
+            ):
+                await cursor.execute(
+                    "select set_config('app.tenant_id', %s, true), set_config('synchronous_commit', 'off', true)",
+                    (str(self._tenant_id),),
+                )
+                yield cursor

@@ -1,0 +1,1 @@
+"""Documents into the index: fetch, parse, chunk, embed. Imports storage only."""

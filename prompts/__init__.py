@@ -1,0 +1,1 @@
+"""Text that prompt engineers edit, and its loader. Imports nothing of ours."""

@@ -1,0 +1,68 @@
+"""`python -m server <what>`: every process of the product starts here.
+
+The working directory comes first on the path, so that `agents`, `tools` and the others are ours and not some installed package's.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Read by LangGraph at import: checkpoints may hold nothing but messages and plain values.
+os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
+os.environ.setdefault("LANGSMITH_TRACING", "false")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m server", description="AI Secretary")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="start everything that is missing, and keep it running")
+    run.add_argument("--workers", type=int, default=1, help="worker processes (1)")
+    run.add_argument("--no-seed", action="store_true", help="no demo tenant")
+    run.add_argument("--reload", action="store_true", help="restart API and worker when files change")
+    run.add_argument("--port", type=int, default=None, help="of the API (8700 where free, else any)")
+    api = commands.add_parser("api", help="the API process")
+    api.add_argument("--port", type=int, default=8700)
+    api.add_argument("--host", default="127.0.0.1")
+    commands.add_parser("worker", help="the worker process")
+    commands.add_parser("migrate", help="bring the database up to date (needs DATABASE_URL and SECRET_KEY)")
+    commands.add_parser("seed", help="make the demo tenant")
+    chat = commands.add_parser("chat", help="talk to the secretary in the terminal")
+    chat.add_argument("--json", action="store_true", help="one line of text in, one JSON object out")
+    ingest = commands.add_parser("ingest", help="take documents in")
+    ingest.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    reindex = commands.add_parser("reindex", help="build the vector index anew from PostgreSQL")
+    for command in (ingest, reindex):
+        command.add_argument("--tenant", default="alpenrad", help="short name of the tenant (alpenrad)")
+    commands.add_parser(
+        "invariants", help="check what must hold when everything is at rest; JSON, exit 1 on a violation"
+    )
+    commands.add_parser("check", help="check prompts, tools and settings without starting anything")
+    quarantine = commands.add_parser("quarantine", help=argparse.SUPPRESS)
+    for name in ("tenant", "thread", "fence"):
+        quarantine.add_argument(name)
+    return top
+
+
+def main() -> int:
+    """Carry out a command; returns the exit code."""
+    arguments = parser().parse_args()
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    # Each command imports what it needs: the parent of all processes stays small, and --help is quick.
+    from server import commands
+    from storage.errors import AppError
+
+    try:
+        return commands.dispatch(arguments)
+    except AppError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

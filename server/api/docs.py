@@ -1,0 +1,47 @@
+"""The API's description and its page, served from files that are installed: no CDN, works offline and under a strict policy."""
+
+from typing import Any
+
+from litestar import Controller, MediaType, Request, Response, get
+from litestar.exceptions import NotFoundException
+
+from server.embedded import package_path
+
+_ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>AI Secretary API</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/swagger-ui.css"></head>
+<body><div id="swagger-ui"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body></html>
+"""
+_START = 'SwaggerUIBundle({url: "/docs/openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
+
+
+class DocsController(Controller):
+    path = "/docs"
+    include_in_schema = False
+    opt = {"public": True}  # noqa: RUF012  # Litestar reads this plain class attribute
+
+    @get(media_type=MediaType.HTML)
+    async def page(self) -> str:
+        """Swagger UI."""
+        return _PAGE
+
+    @get("/openapi.json")
+    async def schema(self, request: Request[Any, Any, Any]) -> dict[str, Any]:
+        """The API as OpenAPI 3.1."""
+        return request.app.openapi_schema.to_schema()
+
+    @get("/start.js", media_type="text/javascript")
+    async def start(self) -> str:
+        return _START
+
+    @get("/{name:str}")
+    async def asset(self, name: str) -> Response[bytes]:
+        """Swagger UI's own files, out of the package that ships them."""
+        if name not in _ASSETS:
+            raise NotFoundException
+        folder = (
+            package_path("drf_spectacular_sidecar") / "static" / "drf_spectacular_sidecar" / "swagger-ui-dist"
+        )
+        headers = {"cache-control": "public, max-age=86400"}
+        return Response((folder / name).read_bytes(), media_type=_ASSETS[name], headers=headers)

@@ -1,0 +1,1 @@
+"""The web widget: a script on the customer's page, a WebSocket, the demo page."""

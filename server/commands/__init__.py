@@ -1,0 +1,78 @@
+"""The commands behind `python -m server`, a module each where there is more to it than a call."""
+
+import argparse
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+def dispatch(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0911, PLR0912  # a table of commands, each a line or two
+    """Carry out the parsed command; returns the exit code."""
+    match arguments.command:
+        case "run":
+            from server.run import Parent
+            from storage.settings import StorageSettings
+
+            parent = Parent(
+                StorageSettings(),
+                workers=arguments.workers,
+                seed=not arguments.no_seed,
+                reload=arguments.reload,
+                port=arguments.port,
+            )
+            return parent.run()
+        case "api":
+            from server.commands.api import serve
+
+            serve(arguments.host, arguments.port)
+        case "worker":
+            from server import worker
+
+            _configure_logging()
+            worker.main()
+        case "migrate":
+            from storage.migrate import migrate
+            from storage.settings import StorageSettings
+
+            migrate(StorageSettings())
+        case "quarantine":
+            from server.commands.quarantine import run_turn
+
+            _configure_logging()
+            return _run(run_turn(arguments.tenant, arguments.thread, arguments.fence))
+        case "seed":
+            from server.commands.documents import seed_demo
+
+            return _run(seed_demo())
+        case "ingest":
+            from server.commands.documents import ingest_files
+
+            return _run(ingest_files(arguments.files, arguments.tenant))
+        case "reindex":
+            from server.commands.documents import reindex
+
+            return _run(reindex(arguments.tenant))
+        case "chat":
+            from server.commands.chat import chat
+
+            return chat(as_json=arguments.json)
+        case "invariants":
+            from server.commands.invariants import report
+
+            return _run(report())
+        case "check":
+            from server.commands.check import check
+
+            return check()
+    return 0
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    return asyncio.run(work)
+
+
+def _configure_logging() -> None:
+    from server.settings import ServerSettings
+    from server.telemetry import configure_logging
+
+    configure_logging(ServerSettings().log_level)

@@ -1,0 +1,1 @@
+"""The fictional bicycle shop Alpenrad: documents and questions to show the product with."""

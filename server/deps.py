@@ -1,0 +1,108 @@
+"""The long-lived parts of a process, built once from settings, and what route handlers get of them by name."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request
+from litestar.di import Provide
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingest.pipeline import IngestPipeline
+from server.settings import ServerSettings
+from storage.errors import ConfigurationError
+from storage.queue import Queue
+from storage.redis import EventBus
+from storage.settings import StorageSettings
+from storage.tenancy import Database, TenantContext
+from storage.vectors.embedder import make_embedder
+from storage.vectors.index import VectorIndex
+from storage.vectors.settings import EmbeddingSettings
+from tools.sdk.context import Resources
+from tools.sdk.registry import Registry, load_registry
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the API and the worker are made of."""
+
+    settings: ServerSettings
+    storage: StorageSettings
+    database: Database
+    queue: Queue
+    bus: EventBus
+    resources: Resources
+    intake: IngestPipeline
+    registry: Registry
+
+    async def aclose(self) -> None:
+        await self.bus.aclose()
+        await self.queue.aclose()
+        await self.database.aclose()
+
+
+def build_parts(
+    process: str, settings: ServerSettings | None = None, storage: StorageSettings | None = None
+) -> Parts:
+    """Connect nothing yet, but make everything that connects.
+
+    Raises:
+        ConfigurationError: an address is missing.
+        PluginError: a tool domain is not fit to be loaded.
+    """
+    settings, storage = settings or ServerSettings(), storage or StorageSettings()
+    if storage.redis_url is None or storage.chroma_url is None:
+        raise ConfigurationError(
+            "REDIS_URL or CHROMA_URL is missing. Start everything with `make run`, or set both."
+        )
+    database = Database(storage, process)
+    embedder = make_embedder(EmbeddingSettings(model_cache_dir=storage.data_dir / "models"))
+    vectors = VectorIndex(storage.chroma_url, embedder.model_id)
+    queue = Queue(storage.redis_url)
+    return Parts(
+        settings=settings,
+        storage=storage,
+        database=database,
+        queue=queue,
+        bus=EventBus(storage.redis_url),
+        resources=Resources(database, embedder, vectors),
+        intake=IngestPipeline(database, embedder, vectors, queue),
+        registry=load_registry(settings.enabled_plugins),
+    )
+
+
+@asynccontextmanager
+async def opened_parts(process: str) -> AsyncIterator[Parts]:
+    """The parts for the length of a command."""
+    parts = build_parts(process)
+    try:
+        yield parts
+    finally:
+        await parts.aclose()
+
+
+async def provide_context(request: Request[Any, Any, Any]) -> TenantContext:
+    """Who is asking; put there by the guard."""
+    context: TenantContext = request.scope["state"]["context"]
+    return context
+
+
+async def provide_session(
+    request: Request[Any, Any, Any], context: TenantContext
+) -> AsyncIterator[AsyncSession]:
+    """The request's transaction: committed after the handler, rolled back when it raises."""
+    database: Database = request.app.state.database
+    async with database.tenant_session(context) as session:
+        yield session
+
+
+def dependencies(parts: Parts) -> dict[str, Provide]:
+    """What handlers may ask for by name. tools/<domain>/api.py needs no import of ours for it."""
+    return {
+        "context": Provide(provide_context),
+        "session": Provide(provide_session),
+        "resources": Provide(lambda: parts.resources, sync_to_thread=False),
+        "intake": Provide(lambda: parts.intake, sync_to_thread=False),
+        "queue": Provide(lambda: parts.queue, sync_to_thread=False),
+    }

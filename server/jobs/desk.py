@@ -1,0 +1,39 @@
+"""A worker's desk: what may be asked of it, by a wake-up through arq or by its own sweep. Both ask the same way."""
+
+from functools import partial
+from uuid import UUID
+
+from server.jobs.inbox import InboxJob
+from server.jobs.ingest import IngestJob
+from server.jobs.outbox import OutboxJob
+from server.jobs.workforce import Workforce
+
+
+class Desk:
+    """Takes requests and returns at once; the work goes on in the workforce.
+
+    Documents have a workforce of their own: a long one does not keep customers waiting.
+    """
+
+    def __init__(self, inbox: InboxJob, outbox: OutboxJob, ingest: IngestJob, *, max_turns: int) -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._ingest = ingest
+        self._turns = Workforce(max_turns)
+        self._sends = Workforce(max_turns)
+        self._documents = Workforce(1)
+
+    def drain_inbox(self, tenant_id: UUID, thread_id: UUID) -> None:
+        self._turns.ask(("inbox", tenant_id, thread_id), partial(self._inbox.drain, tenant_id, thread_id))
+
+    def drain_outbox(self, tenant_id: UUID, thread_id: UUID) -> None:
+        self._sends.ask(("outbox", tenant_id, thread_id), partial(self._outbox.drain, tenant_id, thread_id))
+
+    def ingest_document(self, tenant_id: UUID, document_id: UUID) -> None:
+        self._documents.ask(
+            ("ingest", tenant_id, document_id), partial(self._ingest.process, tenant_id, document_id)
+        )
+
+    async def aclose(self, timeout: float) -> None:
+        for workforce in (self._turns, self._sends, self._documents):
+            await workforce.aclose(timeout)

@@ -1,0 +1,140 @@
+"""The worker process: wake-ups through arq, its own sweep, and the desk at which both arrive.
+
+arq only wakes. Its jobs put a request on the desk and return, so neither its time-outs nor the end of a Redis can break off a turn, and its
+loop is simply started anew when Redis went away.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.exceptions import RedisError
+
+from graphs.checkpoints import make_checkpoint_pool
+from graphs.runner import ConversationRunner
+from server.channels.senders import senders
+from server.deps import Parts, opened_parts
+from server.jobs.desk import Desk
+from server.jobs.inbox import InboxJob, Quarantine
+from server.jobs.ingest import IngestJob
+from server.jobs.outbox import OutboxJob
+from server.jobs.quarantine import run_in_quarantine
+from server.jobs.sweep import sweep_forever
+from server.mind import build_mind
+from storage.queue import QUEUE_NAME, deserialize_job, serialize_job
+from storage.redis import make_pool
+
+log = structlog.get_logger(__name__)
+
+POLL_DELAY = 0.02
+GRACE_SECONDS = 25.0
+
+
+@asynccontextmanager
+async def opened_inbox(
+    parts: Parts, quarantine: Quarantine | None
+) -> AsyncIterator[tuple[InboxJob, OutboxJob]]:
+    """What answers threads, with its own connections for checkpoints."""
+    mind = build_mind(parts)
+    pool = make_checkpoint_pool(parts.storage.role_urls().app, size=parts.settings.max_turns + 2)
+    await pool.open(wait=False)
+    outbox = OutboxJob(parts.database, senders(parts.bus))
+    try:
+        yield (
+            InboxJob(
+                parts.database, ConversationRunner(mind, pool), outbox, parts.bus, parts.settings, quarantine
+            ),
+            outbox,
+        )
+    finally:
+        await mind.gateway.aclose()
+        await pool.close()
+
+
+async def run_worker() -> None:
+    """Work until SIGTERM or SIGINT; then finish what is in work, for at most GRACE_SECONDS."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with opened_parts("worker") as parts, opened_inbox(parts, run_in_quarantine) as (inbox, outbox):
+        desk = Desk(inbox, outbox, IngestJob(parts.intake), max_turns=parts.settings.max_turns)
+        await parts.resources.embedder.embed_query(
+            "warm up"
+        )  # the first customer does not wait for the model to load
+        beside = [
+            asyncio.create_task(
+                sweep_forever(parts.database, desk, parts.settings.sweep_seconds), name="sweep"
+            ),
+            asyncio.create_task(_listen(parts.storage.redis_url or "", desk), name="wake-ups"),
+        ]
+        log.info("worker_ready")
+        if parts.settings.ready_file is not None:
+            parts.settings.ready_file.touch()
+        await stop.wait()
+        log.info("worker_stops")
+        for task in beside:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await desk.aclose(GRACE_SECONDS)
+
+
+async def _listen(redis_url: str, desk: Desk) -> None:
+    """Take wake-ups from arq; start it anew when Redis went away (arq's worker ends then)."""
+
+    async def drain_inbox(_context: dict[Any, Any], tenant_id: str, thread_id: str) -> None:
+        desk.drain_inbox(UUID(tenant_id), UUID(thread_id))
+
+    async def drain_outbox(_context: dict[Any, Any], tenant_id: str, thread_id: str) -> None:
+        desk.drain_outbox(UUID(tenant_id), UUID(thread_id))
+
+    async def ingest_document(_context: dict[Any, Any], tenant_id: str, document_id: str) -> None:
+        desk.ingest_document(UUID(tenant_id), UUID(document_id))
+
+    while True:
+        redis = ArqRedis(
+            pool_or_conn=make_pool(redis_url),
+            job_serializer=serialize_job,
+            job_deserializer=deserialize_job,
+            default_queue_name=QUEUE_NAME,
+        )
+        worker = Worker(
+            functions=[
+                func(job, name=job.__name__, max_tries=1, keep_result=0) for job in (drain_inbox, drain_outbox, ingest_document)
+            ],
+            queue_name=QUEUE_NAME,
+            redis_pool=redis,
+            handle_signals=False,
+            poll_delay=POLL_DELAY,
+            keep_result=0,
+            max_tries=1,
+            max_jobs=100,
+            job_timeout=10,
+            queue_read_limit=1000,  # counts jobs in progress too: too small a limit starves new ones
+            health_check_interval=15,
+            job_serializer=serialize_job,
+            job_deserializer=deserialize_job,
+            log_results=False,
+        )
+        try:
+            await worker.async_run()
+        except (RedisError, OSError) as error:
+            log.warning("wake_ups_interrupted", error=type(error).__name__)
+        finally:
+            with suppress(RedisError, OSError):
+                await worker.close()
+        await asyncio.sleep(0.5)
+
+
+def main() -> None:
+    """Entry of ``python -m server worker``."""
+    asyncio.run(run_worker())
+    sys.exit(0)

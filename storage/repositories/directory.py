@@ -1,0 +1,141 @@
+"""What must be found before the tenant is known: a channel by its key, a user by e-mail, tenants by name. Platform role only."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from storage.errors import NotFound
+
+
+@dataclass(frozen=True)
+class TenantInfo:
+    """A tenant's settings as the message path needs them."""
+
+    id: UUID
+    slug: str
+    name: str
+    languages: tuple[str, ...]
+    time_zone: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChannelRef:
+    """A channel and whose it is."""
+
+    id: UUID
+    tenant_id: UUID
+    tenant_name: str
+    languages: tuple[str, ...]
+    kind: str
+    name: str
+    public_key: str
+    allowed_origins: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Login:
+    """What a password is compared with, and what a token will say."""
+
+    tenant_id: UUID
+    user_id: UUID
+    password_hash: str
+    scopes: tuple[str, ...]
+
+
+async def channel_by_key(session: AsyncSession, public_key: str, kind: str) -> ChannelRef | None:
+    row = (
+        await session.execute(
+            text("""
+            select c.id, c.tenant_id, t.name as tenant_name, t.languages, c.kind, c.name, c.public_key, c.allowed_origins, c.settings
+              from channels c join tenants t on t.id = c.tenant_id where c.public_key = :key and c.kind = :kind
+            """),
+            {"key": public_key, "kind": kind},
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    return ChannelRef(
+        **{**values, "languages": tuple(row.languages), "allowed_origins": tuple(row.allowed_origins)}
+    )
+
+
+async def login(session: AsyncSession, tenant_slug: str, email: str) -> Login | None:
+    row = (
+        await session.execute(
+            text("""
+            select u.tenant_id, u.id, u.password_hash, u.scopes from users u join tenants t on t.id = u.tenant_id
+             where t.slug = :slug and u.email = :email
+            """),
+            {"slug": tenant_slug, "email": email.strip().lower()},
+        )
+    ).one_or_none()
+    return None if row is None else Login(row.tenant_id, row.id, row.password_hash, tuple(row.scopes))
+
+
+async def tenant_by_slug(session: AsyncSession, slug: str) -> TenantInfo:
+    """A tenant by its short name.
+
+    Raises:
+        NotFound: no such tenant.
+    """
+    row = (
+        await session.execute(
+            text("select id, slug, name, languages, time_zone, settings from tenants where slug = :slug"),
+            {"slug": slug},
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"No tenant is called {slug!r}.")
+    return TenantInfo(row.id, row.slug, row.name, tuple(row.languages), row.time_zone, row.settings)
+
+
+async def own_tenant(session: AsyncSession) -> TenantInfo:
+    """The tenant of a tenant session.
+
+    Raises:
+        NotFound: it was deleted.
+    """
+    row = (
+        await session.execute(text("select id, slug, name, languages, time_zone, settings from tenants"))
+    ).one_or_none()
+    if row is None:
+        raise NotFound("The tenant does not exist any more.")
+    return TenantInfo(row.id, row.slug, row.name, tuple(row.languages), row.time_zone, row.settings)
+
+
+async def add_tenant(session: AsyncSession, tenant: TenantInfo) -> None:
+    """Make a tenant; does nothing where the id is taken."""
+    await session.execute(
+        text("""
+        insert into tenants (id, slug, name, languages, time_zone) values (:id, :slug, :name, :languages, :zone) on conflict do nothing
+        """),
+        {
+            "id": tenant.id,
+            "slug": tenant.slug,
+            "name": tenant.name,
+            "languages": list(tenant.languages),
+            "zone": tenant.time_zone,
+        },
+    )
+
+
+async def tenant_ids(session: AsyncSession) -> list[UUID]:
+    return list(await session.scalars(text("select id from tenants order by id")))
+
+
+async def first_channel_key(session: AsyncSession, tenant_slug: str, kind: str) -> str | None:
+    """The public key of a tenant's oldest channel of a kind."""
+    key: str | None = await session.scalar(
+        text("""
+        select c.public_key from channels c join tenants t on t.id = c.tenant_id where t.slug = :slug and c.kind = :kind
+         order by c.created_at limit 1
+        """),
+        {"slug": tenant_slug, "kind": kind},
+    )
+    return key

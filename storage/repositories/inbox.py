@@ -1,0 +1,466 @@
+"""Step 2 of a message's path: the row that is the truth. And what the worker does to it: claim, answer, fail, give up.
+
+Rules that hold the promises "no message lost, no act done twice":
+
+- ``seq`` is given under the thread row's lock, so it has no gaps and its order is the order of commits.
+- A thread is worked under a lease: a random fence on the thread row, by the database's clock. Whoever wants to write a result shows the
+  fence in the same transaction; a worker that lost it writes nothing.
+- The messages of a turn are stamped at the first claim and stay together, so that a re-run answers the same question.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from storage.errors import Conflict, LeaseLost, NotFound
+from storage.ids import new_id
+from storage.tenancy import rowcount
+
+MAX_TURN_MESSAGES = 10
+MAX_TURN_CHARACTERS = 8_000
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of an inbound message. ``created`` is False where it had been delivered before; ``seq`` is then the old one."""
+
+    message_id: UUID
+    thread_id: UUID
+    seq: int
+    created: bool
+
+
+@dataclass(frozen=True)
+class InboundMessage:
+    """A message of a claimed turn."""
+
+    id: UUID
+    seq: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A turn that this worker now owns.
+
+    Attributes:
+        fence: proof of ownership, checked in each transaction that writes.
+        crashes: how often a worker died on this turn: attempts that neither succeeded nor failed by an exception.
+    """
+
+    thread_id: UUID
+    channel_id: UUID
+    channel_kind: str
+    contact_id: UUID | None
+    fence: UUID
+    turn_id: UUID
+    messages: tuple[InboundMessage, ...]
+    language: str | None
+    agent: str | None
+    attempts: int
+    failures: int
+
+    @property
+    def crashes(self) -> int:
+        return self.attempts - 1 - self.failures
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a turn ends with; clear text, as the customer reads it."""
+
+    text: str
+    agent: str
+    language: str
+    reduced: bool = False
+    needs_human: bool = False
+    citations: list[dict[str, Any]] = field(default_factory=list)
+    model: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The rows that a turn's last transaction wrote.
+
+    Attributes:
+        outbox_token: the lease of the outbox row, held by whoever wrote the answer; None where an older row of the thread must go first.
+    """
+
+    message_id: UUID
+    seq: int
+    outbox_id: UUID
+    outbox_token: UUID | None
+    dedupe_key: str
+
+
+async def receive(
+    session: AsyncSession,
+    *,
+    channel_id: UUID,
+    thread_id: UUID,
+    external_id: str,
+    body: str,
+    message_id: UUID | None = None,
+) -> Received:
+    """Store an inbound message once, whatever the number of deliveries.
+
+    Args:
+        external_id: the channel's own id of the message; unique in the channel.
+        body: the customer's text, already validated.
+
+    Raises:
+        NotFound: the thread is not there (or another tenant's).
+    """
+    # The lock comes first and alone: the statement after it sees what a concurrent delivery has committed.
+    locked = (
+        await session.execute(
+            text("select handler from threads where id = :thread for update"), {"thread": thread_id}
+        )
+    ).one_or_none()
+    if locked is None:
+        raise NotFound("No such thread.")
+    row = (
+        await session.execute(
+            text("""
+            with bumped as (
+              update threads set last_seq = last_seq + 1, updated_at = clock_timestamp() where id = :thread
+                and not exists (select from inbox_messages where channel_id = :channel and external_id = :external)
+              returning last_seq),
+            added as (
+              insert into inbox_messages (id, thread_id, channel_id, external_id, direction, seq, text, state)
+              select :id, :thread, :channel, :external, 'in', last_seq, :body, :state from bumped returning id, thread_id, seq)
+            select id, thread_id, seq, true as created from added
+            union all
+            select id, thread_id, seq, false from inbox_messages where channel_id = :channel and external_id = :external
+            """),
+            {
+                "id": message_id or new_id(),
+                "thread": thread_id,
+                "channel": channel_id,
+                "external": external_id,
+                "body": body,
+                "state": "human" if locked.handler == "human" else "pending",
+            },
+        )
+    ).one()
+    if row.thread_id != thread_id:
+        raise Conflict("This message id was used in another conversation.")
+    return Received(row.id, row.thread_id, row.seq, row.created)
+
+
+async def claim(session: AsyncSession, thread_id: UUID, *, fence: UUID, lease_seconds: float) -> Claim | None:
+    """Take the thread's lease and its next turn; None when there is nothing to do now or somebody else is at it.
+
+    A message that backs off holds the younger ones back: order within a thread goes before speed.
+    """
+    thread = (
+        await session.execute(
+            text("""
+            update threads set fence = :fence, lease_until = clock_timestamp() + make_interval(secs => :lease)
+             where id = :thread and (lease_until is null or lease_until < clock_timestamp()) and handler = 'agent'
+               and exists (select from inbox_messages m where m.thread_id = :thread and m.state = 'pending')
+            returning channel_id, contact_id, language, agent, (select kind from channels where id = channel_id) as channel_kind
+            """),
+            {"thread": thread_id, "fence": fence, "lease": lease_seconds},
+        )
+    ).one_or_none()
+    if thread is None:
+        return None
+    pending = await _pending(session, thread_id)
+    if not pending or not pending[0].due:
+        await release(session, thread_id, fence)
+        return None
+    members = _members(pending)
+    turn_id = pending[0].turn_id or pending[0].id
+    await session.execute(
+        text("update inbox_messages set turn_id = :turn, attempts = attempts + 1 where id = any(:ids)"),
+        {"turn": turn_id, "ids": [row.id for row in members]},
+    )
+    return _claim(thread_id, thread, fence, turn_id, members, attempts=pending[0].attempts + 1)
+
+
+async def claimed(session: AsyncSession, thread_id: UUID, fence: UUID) -> Claim:
+    """The turn that is being worked under this fence.
+
+    Raises:
+        LeaseLost: the fence is not the thread's any more.
+    """
+    thread = (
+        await session.execute(
+            text("""
+            select channel_id, contact_id, language, agent, (select kind from channels where id = channel_id) as channel_kind
+              from threads where id = :thread and fence = :fence
+            """),
+            {"thread": thread_id, "fence": fence},
+        )
+    ).one_or_none()
+    pending = await _pending(session, thread_id)
+    if thread is None or not pending or pending[0].turn_id is None:
+        raise LeaseLost
+    return _claim(
+        thread_id, thread, fence, pending[0].turn_id, _members(pending), attempts=pending[0].attempts
+    )
+
+
+async def _pending(session: AsyncSession, thread_id: UUID) -> Any:
+    return (
+        await session.execute(
+            text("""
+            select id, seq, text, turn_id, attempts, failures, available_at <= clock_timestamp() as due from inbox_messages
+             where thread_id = :thread and state = 'pending' order by seq limit :limit
+            """),
+            {"thread": thread_id, "limit": MAX_TURN_MESSAGES},
+        )
+    ).all()
+
+
+def _claim(
+    thread_id: UUID, thread: Any, fence: UUID, turn_id: UUID, members: list[Any], *, attempts: int
+) -> Claim:
+    return Claim(
+        thread_id=thread_id,
+        channel_id=thread.channel_id,
+        channel_kind=thread.channel_kind,
+        contact_id=thread.contact_id,
+        fence=fence,
+        turn_id=turn_id,
+        messages=tuple(InboundMessage(row.id, row.seq, row.text) for row in members),
+        language=thread.language,
+        agent=thread.agent,
+        attempts=attempts,
+        failures=members[0].failures,
+    )
+
+
+def _members(pending: Any) -> list[Any]:
+    """Those that are answered together: a turn that was begun keeps its members, a new one takes what has come in."""
+    first = pending[0]
+    if first.turn_id is not None:
+        return [row for row in pending if row.turn_id == first.turn_id]
+    members: list[Any] = []
+    characters = 0
+    for row in pending:
+        characters += len(row.text)
+        if row.turn_id is not None or (members and characters > MAX_TURN_CHARACTERS):
+            break
+        members.append(row)
+    return members
+
+
+async def extend_lease(session: AsyncSession, thread_id: UUID, fence: UUID, lease_seconds: float) -> bool:
+    """True while the lease is still ours; it then lasts ``lease_seconds`` from now."""
+    result = await session.execute(
+        text("""
+        update threads set lease_until = clock_timestamp() + make_interval(secs => :lease) where id = :thread and fence = :fence
+        """),
+        {"thread": thread_id, "fence": fence, "lease": lease_seconds},
+    )
+    return rowcount(result) == 1
+
+
+async def release(session: AsyncSession, thread_id: UUID, fence: UUID) -> None:
+    """Give the lease back; does nothing where it is no longer ours."""
+    await session.execute(
+        text("update threads set lease_until = null, fence = null where id = :thread and fence = :fence"),
+        {"thread": thread_id, "fence": fence},
+    )
+
+
+async def return_turn(session: AsyncSession, claim: Claim) -> None:
+    """Put a turn back as if it had not been claimed: the process is being shut down, which is nobody's failure."""
+    if await extend_lease(session, claim.thread_id, claim.fence, 0):
+        await session.execute(
+            text(
+                "update inbox_messages set attempts = greatest(attempts - 1, 0) where turn_id = :turn and state = 'pending'"
+            ),
+            {"turn": claim.turn_id},
+        )
+        await release(session, claim.thread_id, claim.fence)
+
+
+async def answer(
+    session: AsyncSession, claim: Claim, reply: Reply, *, message_id: UUID, outbox_lease_seconds: float
+) -> Answered | None:
+    """Step 7: reply, outbox row, usage event and the answered messages, all or nothing; gives the lease back.
+
+    Returns None where a person took the thread over meanwhile: their conversation is not talked into, the messages wait for them.
+    The outbox row comes leased to the caller, who sends it at once; if it dies, the sweep finds the row when the lease has ended.
+
+    Args:
+        message_id: of the reply; drawn from the journal.
+
+    Raises:
+        LeaseLost: somebody else works this thread now; nothing was written.
+    """
+    thread = (
+        await session.execute(
+            text("select handler, last_seq from threads where id = :thread and fence = :fence for update"),
+            {"thread": claim.thread_id, "fence": claim.fence},
+        )
+    ).one_or_none()
+    if thread is None:
+        raise LeaseLost
+    if thread.handler == "human":
+        await _settle(session, claim, "human")
+        await release(session, claim.thread_id, claim.fence)
+        return None
+    seq, outbox_id, token, dedupe_key = thread.last_seq + 1, new_id(), new_id(), f"reply:{claim.turn_id}"
+    leased = await session.execute(
+        text("""
+        with reply as (
+          insert into inbox_messages (id, thread_id, channel_id, external_id, direction, seq, text, state, turn_id, in_reply_to, agent,
+                                      language, citations, reduced)
+          values (:message, :thread, :channel, :external, 'out', :seq, :body, 'reply', :turn, :turn, :agent, :language,
+                  cast(:citations as jsonb), :reduced) returning tenant_id, id),
+        usage as (
+          insert into usage_events (id, turn_id, kind, quantity, model, tokens_in, tokens_out)
+          values (:usage, :turn, 'reply', 1, :model, :tokens_in, :tokens_out)),
+        thread as (
+          update threads set last_seq = :seq, agent = :agent, language = :language, lease_until = null, fence = null,
+                 updated_at = clock_timestamp(),
+                 needs_human_at = case when :needs_human then coalesce(needs_human_at, clock_timestamp()) else needs_human_at end
+           where id = :thread),
+        done as (
+          update inbox_messages set state = 'answered', answered_at = clock_timestamp(), last_error = null
+           where turn_id = :turn and direction = 'in' and state = 'pending')
+        insert into outbox (id, thread_id, channel_id, message_id, in_reply_to, seq, dedupe_key, lease_token, lease_until, tries)
+        select :outbox, :thread, :channel, id, :turn, :seq, :external, case when free then cast(:token as uuid) end,
+               case when free then clock_timestamp() + make_interval(secs => :outbox_lease) end, case when free then 1 else 0 end
+          from reply, (select not exists (select from outbox where thread_id = :thread and state = 'pending') as free) as queue
+        returning lease_token
+        """),
+        {
+            "message": message_id,
+            "thread": claim.thread_id,
+            "channel": claim.channel_id,
+            "external": dedupe_key,
+            "seq": seq,
+            "body": reply.text,
+            "turn": claim.turn_id,
+            "agent": reply.agent,
+            "language": reply.language,
+            "citations": json.dumps(reply.citations, ensure_ascii=False),
+            "reduced": reply.reduced,
+            "needs_human": reply.needs_human,
+            "usage": new_id(),
+            "model": reply.model,
+            "tokens_in": reply.tokens_in,
+            "tokens_out": reply.tokens_out,
+            "outbox": outbox_id,
+            "token": token,
+            "outbox_lease": outbox_lease_seconds,
+        },
+    )
+    return Answered(message_id, seq, outbox_id, leased.scalar_one(), dedupe_key)
+
+
+async def fail(session: AsyncSession, claim: Claim, error: str, *, retry_in: timedelta | None) -> None:
+    """Note an attempt that ended in an exception: try again later, or (``retry_in`` None) give the turn up and call a person.
+
+    Raises:
+        LeaseLost: somebody else works this thread now; nothing was written.
+    """
+    if not await extend_lease(session, claim.thread_id, claim.fence, 0):
+        raise LeaseLost
+    if retry_in is None:
+        await _settle(session, claim, "dead", error)
+        await session.execute(
+            text(
+                "update threads set needs_human_at = coalesce(needs_human_at, clock_timestamp()) where id = :thread"
+            ),
+            {"thread": claim.thread_id},
+        )
+    else:
+        await session.execute(
+            text("""
+            update inbox_messages set failures = failures + 1, last_error = :error, available_at = clock_timestamp() + :delay
+             where turn_id = :turn and direction = 'in' and state = 'pending'
+            """),
+            {"turn": claim.turn_id, "error": error, "delay": retry_in},
+        )
+    await release(session, claim.thread_id, claim.fence)
+
+
+async def _settle(session: AsyncSession, claim: Claim, state: str, error: str | None = None) -> None:
+    await session.execute(
+        text("""
+        update inbox_messages set state = :state, last_error = coalesce(:error, last_error)
+         where turn_id = :turn and direction = 'in' and state = 'pending'
+        """),
+        {"turn": claim.turn_id, "state": state, "error": error},
+    )
+
+
+async def dead_letters(session: AsyncSession, limit: int = 100) -> list[dict[str, Any]]:
+    """Turns that were given up, newest first."""
+    rows = await session.execute(
+        text("""
+        select id, thread_id, turn_id, seq, text, attempts, failures, last_error, created_at from inbox_messages
+         where direction = 'in' and state = 'dead' order by created_at desc limit :limit
+        """),
+        {"limit": limit},
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+async def replay(session: AsyncSession, message_id: UUID) -> UUID:
+    """Put a dead turn back into the queue, with all its attempts ahead of it; returns the thread to wake.
+
+    Raises:
+        NotFound: no such message.
+        Conflict: it is not a dead letter.
+    """
+    row = (
+        await session.execute(
+            text(
+                "select thread_id, turn_id, state from inbox_messages where id = :id and direction = 'in' for update"
+            ),
+            {"id": message_id},
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("No such message.")
+    if row.state != "dead":
+        raise Conflict(f"Only a dead letter can be replayed; this message is {row.state}.")
+    await session.execute(
+        text("""
+        update inbox_messages set state = 'pending', attempts = 0, failures = 0, available_at = clock_timestamp()
+         where turn_id = :turn and direction = 'in' and state = 'dead'
+        """),
+        {"turn": row.turn_id},
+    )
+    return UUID(str(row.thread_id))
+
+
+async def due_threads(session: AsyncSession, *, older_than: float, limit: int) -> list[tuple[UUID, UUID]]:
+    """For the sweep (platform role): (tenant, thread) with a message that should be in work and is not."""
+    rows = await session.execute(
+        text("""
+        select m.tenant_id, m.thread_id from inbox_messages m
+          join threads t on t.tenant_id = m.tenant_id and t.id = m.thread_id
+         where m.state = 'pending' and m.available_at <= clock_timestamp() - make_interval(secs => :older)
+           and (t.lease_until is null or t.lease_until < clock_timestamp()) and t.handler = 'agent'
+         group by m.tenant_id, m.thread_id order by min(m.created_at) limit :limit
+        """),
+        {"older": older_than, "limit": limit},
+    )
+    return [(row.tenant_id, row.thread_id) for row in rows]
+
+
+async def has_due(session: AsyncSession, thread_id: UUID) -> bool:
+    """True where a message of the thread could be claimed right now."""
+    return bool(
+        await session.scalar(
+            text("""
+            select available_at <= clock_timestamp() from inbox_messages where thread_id = :thread and state = 'pending' order by seq limit 1
+            """),
+            {"thread": thread_id},
+        )
+    )

@@ -1,0 +1,111 @@
+"""Rows of the turn journal and of the vault behind a thread's placeholders."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from storage.ids import new_id
+from storage.placeholders import VaultEntry
+from storage.tenancy import rowcount
+
+
+@dataclass(frozen=True)
+class Step:
+    """One journalled step. ``request`` and ``response`` are JSON objects with placeholders instead of personal data."""
+
+    ordinal: int
+    kind: str
+    name: str
+    request_hash: str
+    request: dict[str, Any]
+    response: dict[str, Any]
+    started_at: datetime
+    model: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    ended_at: datetime | None = None
+
+
+async def load_steps(session: AsyncSession, turn_id: UUID) -> list[Step]:
+    rows = await session.execute(
+        text("""
+        select ordinal, kind, name, request_hash, request, response, started_at, model, tokens_in, tokens_out, ended_at
+          from turn_steps where turn_id = :turn order by ordinal
+        """),
+        {"turn": turn_id},
+    )
+    return [Step(**row._mapping) for row in rows]
+
+
+async def append_steps(
+    session: AsyncSession, *, turn_id: UUID, thread_id: UUID, fence: UUID, steps: Sequence[Step]
+) -> bool:
+    """Write steps if the thread's lease is still ours; False (and nothing written) where it is not."""
+    result = await session.execute(
+        text("""
+        insert into turn_steps (turn_id, ordinal, thread_id, kind, name, request_hash, request, response, model, tokens_in, tokens_out,
+                                started_at)
+        select :turn, s.ordinal, :thread, s.kind, s.name, s.request_hash, s.request, s.response, s.model, s.tokens_in, s.tokens_out,
+               s.started_at
+          from jsonb_to_recordset(cast(:steps as jsonb)) as s(ordinal int, kind text, name text, request_hash text, request jsonb,
+               response jsonb, model text, tokens_in int, tokens_out int, started_at timestamptz)
+         where exists (select from threads where id = :thread and fence = :fence for share)
+        """),
+        {
+            "turn": turn_id,
+            "thread": thread_id,
+            "fence": fence,
+            "steps": json.dumps([_row(step) for step in steps], ensure_ascii=False),
+        },
+    )
+    return rowcount(result) == len(steps)
+
+
+def _row(step: Step) -> dict[str, Any]:
+    return {
+        "ordinal": step.ordinal,
+        "kind": step.kind,
+        "name": step.name,
+        "request_hash": step.request_hash,
+        "request": step.request,
+        "response": step.response,
+        "model": step.model,
+        "tokens_in": step.tokens_in,
+        "tokens_out": step.tokens_out,
+        "started_at": step.started_at.isoformat(),
+    }
+
+
+async def load_vault(session: AsyncSession, thread_id: UUID) -> list[VaultEntry]:
+    """The placeholders of a thread, in the order in which they were given."""
+    rows = await session.execute(
+        text("select placeholder, kind, value, norm from pii_vault where thread_id = :thread order by id"),
+        {"thread": thread_id},
+    )
+    return [VaultEntry(row.placeholder, row.kind, row.value, row.norm) for row in rows]
+
+
+async def add_vault(session: AsyncSession, thread_id: UUID, entries: Sequence[VaultEntry]) -> None:
+    """Store new placeholders. A second worker that numbered the same value differently fails on the unique key."""
+    await session.execute(
+        text("""
+        insert into pii_vault (id, thread_id, placeholder, kind, value, norm) values (:id, :thread, :placeholder, :kind, :value, :norm)
+        """),
+        [
+            {
+                "id": new_id(),
+                "thread": thread_id,
+                "placeholder": e.placeholder,
+                "kind": e.kind,
+                "value": e.value,
+                "norm": e.norm,
+            }
+            for e in entries
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Texts as vectors: the embedders, and the index that finds them again."""

@@ -1,0 +1,1 @@
+"""The kit for tool domains: manifest, registry, context, journaling runner. README.md shows how to add a domain."""
