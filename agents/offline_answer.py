@@ -19,6 +19,8 @@ REASON_LIMIT = 300
 DONE = {"crm_create_lead": "lead_created", "crm_add_note": "note_added"}
 # Nearness that an intent needs before anything but a look into the documents happens.
 ACT, TALK = 0.22, 0.42
+# Share of the likelihood that a tool needs: looking something up in vain costs less than acting in error.
+SURE = 0.5
 SMALLTALK_WORDS = 7
 FOLLOW_UP_WORDS = 6
 OTHER_LANGUAGE = 0.95
@@ -44,7 +46,8 @@ class OfflineAnswerer:
             return self._hand_off(turn, schemas, language)
         if choice.label in SMALLTALK and choice.nearness >= TALK and len(asked.split()) <= SMALLTALK_WORDS:
             return self._say(choice.label, language)
-        if choice.label in schemas and choice.label != SEARCH and choice.nearness >= ACT:
+        acts = choice.label in schemas and choice.label != SEARCH
+        if acts and choice.nearness >= ACT and choice.share >= SURE:
             return await self._call(choice.label, schemas, asked, turn, language)
         return self._search(turn, schemas, language)
 
@@ -63,7 +66,9 @@ class OfflineAnswerer:
             self._intents[names] = SeedClassifier(seeds, self._embedder)
         return await self._intents[names].choose(text, language)
 
-    async def _call(self, name: str, schemas: Mapping[str, Any], text: str, turn: Turn, language: str) -> Decision:
+    async def _call(
+        self, name: str, schemas: Mapping[str, Any], text: str, turn: Turn, language: str
+    ) -> Decision:
         said = Utterance(text, turn.earlier, turn.today, language)
         # in a thread: the date parser loads its tables at first use, and searches slowly
         read = await asyncio.to_thread(read_arguments, schemas[name], said)

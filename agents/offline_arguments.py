@@ -62,7 +62,7 @@ def read_arguments(schema: Mapping[str, Any], said: Utterance) -> Arguments:
     """Read what `schema` (a JSON schema of type object) asks for.
 
     A property with `x-pii` takes the customer's placeholder of that kind, a date is looked for in the text, a
-    free text such as `summary` takes the sentence itself, an enum the value mentioned. Nothing is made up.
+    free text such as `summary` takes the sentence itself, an enum what is mentioned. Nothing is made up.
     """
     values: dict[str, Any] = {}
     declarations = {name: _resolve(part, schema) for name, part in schema.get("properties", {}).items()}

@@ -57,7 +57,7 @@ def build_parts(
             "REDIS_URL or CHROMA_URL is missing. Start everything with `make run`, or set both."
         )
     database = Database(storage, process)
-    embedder = make_embedder(EmbeddingSettings(model_cache_dir=storage.data_dir / "models"))
+    embedder = make_embedder(EmbeddingSettings())
     vectors = VectorIndex(storage.chroma_url, embedder.model_id)
     queue = Queue(storage.redis_url)
     return Parts(

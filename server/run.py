@@ -228,6 +228,7 @@ class Parent:
         urls: RoleUrls = derive_urls(self._admin_url, secret)
         return {
             "SECRETARY_DATA": str(path),
+            "MODEL_CACHE_DIR": os.environ.get("MODEL_CACHE_DIR", str(path / "models")),
             "SECRET_KEY": secret,
             "DATABASE_APP_URL": urls.app,
             "DATABASE_PLATFORM_URL": urls.platform,

@@ -41,6 +41,7 @@ def adopt_environment() -> None:
     )
     for name, value in {
         "SECRET_KEY": memory["secret_key"],
+        "MODEL_CACHE_DIR": str(folder / "models"),
         "DATABASE_APP_URL": urls.app,
         "DATABASE_PLATFORM_URL": urls.platform,
         "REDIS_URL": f"redis://127.0.0.1:{memory.get('redis_port')}/0",

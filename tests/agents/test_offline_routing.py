@@ -85,7 +85,8 @@ HELD_OUT = {
 }
 OUT_OF_SCOPE = {
     "en": ["Who won the football match yesterday?", "Write me a poem about the sea",
-           "What is the capital of Peru?", "asdf qwer", "Translate this sentence into Latin", "How tall is the Eiffel tower?"],
+           "What is the capital of Peru?", "asdf qwer", "Translate this sentence into Latin",
+           "How tall is the Eiffel tower?"],
     "de": ["Wer hat gestern das Fußballspiel gewonnen?", "Schreib mir ein Gedicht über das Meer",
            "Was ist die Hauptstadt von Peru?", "asdf qwer", "Übersetze diesen Satz ins Lateinische",
            "Wie hoch ist der Eiffelturm?"],
