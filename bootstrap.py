@@ -1,4 +1,5 @@
-"""Makes `.venv` and installs the locked packages. Runs on a bare Python 3.11, any number of times, two at a time.
+"""Makes `.venv` and installs the locked packages. Runs on a bare Python 3.11, any number of times, two at a
+time.
 
     python3.11 bootstrap.py [--dev]
 

@@ -38,7 +38,9 @@ class Catalog:
         self._snapshot = self._read()
 
     def snapshot(self) -> Snapshot:
-        """The specialists now. A file that was edited into something wrong leaves the last good version in use."""
+        """The specialists now. A file that was edited into something wrong leaves the last good version in
+        use.
+        """
         if self._library.refresh():
             for error in self._library.errors.values():
                 log.error("prompt_rejected", error=str(error))

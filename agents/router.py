@@ -51,7 +51,7 @@ async def route(
         name, confidence = current or FALLBACK_AGENT, 0.0
     if confidence < STICKY_BELOW and current in snapshot.agents:
         name = current
-    chosen = name if name in snapshot.agents else FALLBACK_AGENT
+    chosen = name if name is not None and name in snapshot.agents else FALLBACK_AGENT
     journal.note("route", {"agent": chosen, "confidence": confidence, "before": current})
     return chosen, thought.reduced
 

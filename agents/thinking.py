@@ -32,10 +32,12 @@ async def think(
     tier: str,
     on_delta: Callable[[str], Awaitable[None]] | None = None,
 ) -> Thought:
-    """Render the prompt, put the conversation in its place, and get an answer: from the journal, or from a model.
+    """Render the prompt, put the conversation in its place, and get an answer: from the journal, or from a
+    model.
 
     Args:
-        conversation: what was said, with placeholders; takes the place of the prompt's thread input, never passes through its template.
+        conversation: what was said, with placeholders; takes the place of the prompt's thread input, never
+            passes through its template.
     """
     rendered = prompt.render(**inputs)
     messages: list[BaseMessage] = [SystemMessage(text) for text in rendered.before]

@@ -1,4 +1,6 @@
-"""What stands between a specialist and the tools: which it has, placeholders in and out, and the call for a person."""
+"""What stands between a specialist and the tools: which it has, placeholders in and out, and the call for a
+person.
+"""
 
 import json
 from collections.abc import Sequence
@@ -17,12 +19,14 @@ from tools.sdk.runner import Conversation, ToolRunner
 CALL_PERSON = "call_person"
 MAX_CALLS_A_TURN = 8
 
-# Not a tool of a domain: it changes the conversation's state, and the reply is a fixed text, never parsed from the model's prose.
+# Not a tool of a domain: it changes the conversation's state, and the reply is a fixed text, never parsed
+# from the model's prose.
 CALL_PERSON_SPEC: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": CALL_PERSON,
-        "description": "Pass this conversation to a person of the business: you do not know, you are not allowed to, or the customer asks for one.",
+        "description": "Pass this conversation to a person of the business: "
+        "you do not know, you are not allowed to, or the customer asks for one.",
         "parameters": {
             "type": "object",
             "properties": {

@@ -1,7 +1,8 @@
 """LangGraph's checkpoints in PostgreSQL, under the tenant's policy.
 
-A checkpoint is the thread's working memory for the next turn, written once at the end of a turn (``durability="exit"``). It may be lost
-together with the turn that wrote it, never without: the turn's last transaction, which is durable, comes after it.
+A checkpoint is the thread's working memory for the next turn, written once at the end of a turn
+(``durability="exit"``). It may be lost together with the turn that wrote it, never without: the turn's last
+transaction, which is durable, comes after it.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +22,9 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 
 def make_checkpoint_pool(url: str, size: int) -> Pool:
-    """A pool as the saver wants it; opened by the caller. Idle connections are checked before use and renewed."""
+    """A pool as the saver wants it; opened by the caller. Idle connections are checked before use and
+    renewed.
+    """
     return AsyncConnectionPool(
         libpq_url(url),
         min_size=1,
@@ -53,14 +56,15 @@ class TenantSaver(AsyncPostgresSaver):
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[Any]]:
         """One transaction, pinned to the tenant; statements travel together where the server allows it."""
-        async with self.lock, _ainternal.get_connection(self.conn) as connection:
-            async with (
-                connection.pipeline(),
-                connection.transaction(),
-                connection.cursor(binary=True, row_factory=dict_row) as cursor,
-            ):
-                await cursor.execute(
-                    "select set_config('app.tenant_id', %s, true), set_config('synchronous_commit', 'off', true)",
-                    (str(self._tenant_id),),
-                )
-                yield cursor
+        async with (
+            self.lock,
+            _ainternal.get_connection(self.conn) as connection,
+            connection.pipeline(),
+            connection.transaction(),
+            connection.cursor(binary=True, row_factory=dict_row) as cursor,
+        ):
+            await cursor.execute(
+                "select set_config('app.tenant_id', %s, true), set_config('synchronous_commit', 'off', true)",
+                (str(self._tenant_id),),
+            )
+            yield cursor

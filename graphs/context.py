@@ -1,4 +1,6 @@
-"""What a turn knows that is not its state: given by code at each run, never stored in a checkpoint, never seen by a model."""
+"""What a turn knows that is not its state: given by code at each run, never stored in a checkpoint, never
+seen by a model.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""The answer while it is being written, as far as it may be shown: whole words, no citation markers, no half placeholders.
+"""The answer while it is being written, as far as it may be shown: whole words, no citation markers, no half
+placeholders.
 
 A draft is a courtesy: it replaces "typing…", is never stored, and gives way to the checked reply.
 """
@@ -13,7 +14,9 @@ EVERY_SECONDS = 0.08
 
 
 class Drafter:
-    """Collects a model's pieces of text and shows the customer what is fit to be shown, not more than a dozen times a second."""
+    """Collects a model's pieces of text and shows the customer what is fit to be shown, not more than a dozen
+    times a second.
+    """
 
     def __init__(
         self,

@@ -14,7 +14,8 @@ from storage.repositories.inbox import Claim, Reply
 from storage.tenancy import TenantContext
 from tools.sdk.runner import Conversation, ToolRunner
 
-# What an agent may do in a customer's conversation. The tenant's own policies come with the roles (another issue).
+# What an agent may do in a customer's conversation. The tenant's own policies come with the roles (another
+# issue).
 AGENT_SCOPES = frozenset({"crm:read", "crm:write", "knowledge:read"})
 
 

@@ -19,6 +19,7 @@ CHUNK_TOKENS = 254
 
 # A sentence's end before a capital, digit or opening quote; an empty line; a line before a Markdown heading.
 _BREAK = re.compile(r"(?<=[.!?])\s+(?=[A-ZÄÖÜ0-9\"„(])|\n{2,}|\n(?=#{1,6} )")
+_LINE = re.compile(r"\S(?:.*\S)?")
 _WORD = re.compile(r"\S+")
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$", re.MULTILINE)
 _FENCED = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
@@ -202,9 +203,14 @@ class _Packer:
         return last
 
     def _pieces(self, unit: tuple[int, int]) -> Iterator[tuple[int, int]]:
-        """The unit itself, or its words when it does not fit in a chunk."""
+        """The unit; its lines when it does not fit in a chunk (tables have no full stops); their words."""
         if self._fits(*unit):
             yield unit
+            return
+        lines = [match.span() for match in _LINE.finditer(self.text, *unit)]
+        if len(lines) > 1:
+            for line in lines:
+                yield from self._pieces(line)
             return
         for match in _WORD.finditer(self.text, *unit):
             for start in range(match.start(), match.end(), _MAX_WORD):

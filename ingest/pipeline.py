@@ -1,7 +1,8 @@
 """A file becomes something that can be cited: parsed and stored, cut and embedded, indexed, ready.
 
-``accept`` parses at once, so that the uploader sees what is wrong with the file; nothing is stored of a file that cannot be read. The rest
-is done by ``process``, which may run twice, be killed anywhere, and is found again by the sweep: the document's state says what is missing.
+``accept`` parses at once, so that the uploader sees what is wrong with the file; nothing is stored of a file
+that cannot be read. The rest is done by ``process``, which may run twice, be killed anywhere, and is found
+again by the sweep: the document's state says what is missing.
 """
 
 import asyncio
@@ -52,7 +53,8 @@ class IngestPipeline:
         """Parse and store a file; the same bytes again are the same document.
 
         Raises:
-            ValidationFailed: it cannot be read; ``details["reason"]`` is the code (encrypted, needs_ocr, parse_failed, …).
+            ValidationFailed: it cannot be read; ``details["reason"]`` is the code (encrypted, needs_ocr,
+                parse_failed, …).
         """
         try:
             async with self._parsers:
@@ -148,7 +150,8 @@ class IngestPipeline:
             await knowledge.set_state(session, document_id, "ready")
 
     async def remove(self, context: TenantContext, document_id: UUID) -> None:
-        """Delete a document. At the commit it cannot be cited any more; the index follows, or is rebuilt without it.
+        """Delete a document. At the commit it cannot be cited any more; the index follows, or is rebuilt
+        without it.
 
         Raises:
             NotFound: missing, or another tenant's.

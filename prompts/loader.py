@@ -1,7 +1,8 @@
 """Prompt files (``.prompty``) as the library prompty reads them, checked more strictly than it does.
 
-A file that is wrong stops the start with file, line and reason; in a running process the last good version stays in use. Customer text
-never goes through a template: it takes the place of the file's ``thread`` input after rendering, as messages.
+A file that is wrong stops the start with file, line and reason; in a running process the last good version
+stays in use. Customer text never goes through a template: it takes the place of the file's ``thread`` input
+after rendering, as messages.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ FRONT_MATTER_KEYS = frozenset(
     {"name", "displayName", "description", "metadata", "model", "inputs", "outputs", "template", "tools"}
 )
 _INCLUDE = re.compile(r"""\{%-?\s*include\s+["']([^"']+)["']\s*-?%\}""")
-# Stands for the conversation while a template is rendered; what a customer wrote is put in its place afterwards.
+# Stands for the conversation while a template is rendered; what a customer wrote is put in its place
+# afterwards.
 _THREAD = "\x00thread\x00"
 
 
@@ -116,7 +118,9 @@ class PromptLibrary:
         self._load(strict=True)
 
     def refresh(self) -> bool:
-        """Take up edited files; True where something changed. A bad file keeps its last good version and shows up in ``errors``."""
+        """Take up edited files; True where something changed. A bad file keeps its last good version and
+        shows up in ``errors``.
+        """
         return self._stamp() != self._stamps and self._load(strict=False)
 
     def get(self, name: str) -> PromptFile:

@@ -1,6 +1,7 @@
 """`python -m server <what>`: every process of the product starts here.
 
-The working directory comes first on the path, so that `agents`, `tools` and the others are ours and not some installed package's.
+The working directory comes first on the path, so that `agents`, `tools` and the others are ours and not some
+installed package's.
 """
 
 import argparse

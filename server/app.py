@@ -49,7 +49,7 @@ def create_app(parts: Parts) -> Litestar:
         route_handlers=handlers,
         guards=[require_scopes],
         middleware=[RequestIdMiddleware],
-        exception_handlers={Exception: render_error},  # type: ignore[dict-item]  # Litestar's type knows no subclass of Response
+        exception_handlers={Exception: render_error},
         dependencies=dependencies(parts),
         lifespan=[lifespan],
         state=State({"parts": parts, "database": parts.database, "tokens": tokens}),

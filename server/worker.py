@@ -1,7 +1,7 @@
 """The worker process: wake-ups through arq, its own sweep, and the desk at which both arrive.
 
-arq only wakes. Its jobs put a request on the desk and return, so neither its time-outs nor the end of a Redis can break off a turn, and its
-loop is simply started anew when Redis went away.
+arq only wakes. Its jobs put a request on the desk and return, so neither its time-outs nor the end of a Redis
+can break off a turn, and its loop is simply started anew when Redis went away.
 """
 
 import asyncio
@@ -99,6 +99,11 @@ async def _listen(redis_url: str, desk: Desk) -> None:
     async def ingest_document(_context: dict[Any, Any], tenant_id: str, document_id: str) -> None:
         desk.ingest_document(UUID(tenant_id), UUID(document_id))
 
+    jobs: dict[str, Any] = {
+        "drain_inbox": drain_inbox,
+        "drain_outbox": drain_outbox,
+        "ingest_document": ingest_document,
+    }
     while True:
         redis = ArqRedis(
             pool_or_conn=make_pool(redis_url),
@@ -107,9 +112,7 @@ async def _listen(redis_url: str, desk: Desk) -> None:
             default_queue_name=QUEUE_NAME,
         )
         worker = Worker(
-            functions=[
-                func(job, name=job.__name__, max_tries=1, keep_result=0) for job in (drain_inbox, drain_outbox, ingest_document)
-            ],
+            functions=[func(job, name=name, max_tries=1, keep_result=0) for name, job in jobs.items()],
             queue_name=QUEUE_NAME,
             redis_pool=redis,
             handle_signals=False,

@@ -5,13 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import DateTime, ForeignKeyConstraint, MetaData, PrimaryKeyConstraint, func, text
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
 from storage.ids import new_id
 
-# The policy of every tenant table. The sub-select makes it an initplan (evaluated once); nullif because a pooled connection
+# The policy of every tenant table. The sub-select makes it an initplan (evaluated once); nullif because a
+# pooled connection
 # that once had the setting answers '' and not NULL.
 CURRENT_TENANT = "(select nullif(current_setting('app.tenant_id', true), '')::uuid)"
 
@@ -28,9 +28,9 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads this plain class attribute
         datetime: DateTime(timezone=True),
-        UUID: PgUUID(as_uuid=True),
-        dict[str, Any]: JSONB,
-        list[Any]: JSONB,
+        UUID: postgresql.UUID(as_uuid=True),
+        dict[str, Any]: postgresql.JSONB,
+        list[Any]: postgresql.JSONB,
     }
 
 
@@ -45,7 +45,9 @@ class TenantTable(Base):
 
 
 class TenantRow(TenantTable):
-    """A tenant table with the usual key ``(tenant_id, id)``: a key that names the tenant cannot tell one about another's rows."""
+    """A tenant table with the usual key ``(tenant_id, id)``: a key that names the tenant cannot tell one
+    about another's rows.
+    """
 
     __abstract__ = True
 

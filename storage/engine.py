@@ -1,4 +1,6 @@
-"""Connection pools, one per role. Only storage.tenancy may import this: everybody else gets a session from there."""
+"""Connection pools, one per role. Only storage.tenancy may import this: everybody else gets a session from
+there.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.settings import StorageSettings
 
-# A peer that vanished without a word must not hold a connection for ever (facts: a black hole hangs by default).
+# A peer that vanished without a word must not hold a connection for ever (facts: a black hole hangs by
+# default).
 _KEEPALIVE: Mapping[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,

@@ -1,4 +1,6 @@
-"""Identifiers of rows: UUID version 7 (RFC 9562), so that primary keys grow with time and indexes stay compact."""
+"""Identifiers of rows: UUID version 7 (RFC 9562), so that primary keys grow with time and indexes stay
+compact.
+"""
 
 from uuid import UUID
 

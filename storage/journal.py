@@ -1,12 +1,14 @@
 """The turn journal: what makes a re-run safe and cheap.
 
-Each answer of a model, each result of a tool, each clock reading and each new id of a turn is a ``turn_steps`` row before anything acts
-on it. A turn that died is run again from its inbox row; what is in the journal is served from it, so the model's decision is the same
-decision, a tool that acted is not run twice, and nothing is paid twice.
+Each answer of a model, each result of a tool, each clock reading and each new id of a turn is a
+``turn_steps`` row before anything acts on it. A turn that died is run again from its inbox row; what is in
+the journal is served from it, so the model's decision is the same decision, a tool that acted is not run
+twice, and nothing is paid twice.
 
-When is a row durable? Pure steps (an answer, a clock reading) commit without waiting for the disk. The effect of a tool and the reply
-commit durably, and PostgreSQL's log is sequential: a durable commit flushes all commits before it. So no effect can survive a crash of
-the database without the decisions that led to it, and a decision that was lost had no effect (ARCHITECTURE.md, D-006).
+When is a row durable? Pure steps (an answer, a clock reading) commit without waiting for the disk. The effect
+of a tool and the reply commit durably, and PostgreSQL's log is sequential: a durable commit flushes all
+commits before it. So no effect can survive a crash of the database without the decisions that led to it, and
+a decision that was lost had no effect (ARCHITECTURE.md, D-006).
 """
 
 import hashlib
@@ -31,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class JournalDiverged(Exception):
-    """The code asks for another kind of step than the journal holds at this place: it was changed in mid-turn."""
+    """The code asks for another kind of step than the journal holds here: it was changed in mid-turn."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,11 @@ class TurnJournal:
     async def effect(
         self, name: str, request: dict[str, Any], act: Callable[[AsyncSession], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """Something that changes the database: it and its journal row commit together, so a repeat returns the stored result.
+        """Something that changes the database: it and its journal row commit together, so a repeat returns
+        the stored result.
 
-        Ids that ``act`` makes need no rows of their own: they are in the result, and where the transaction rolls back nobody saw them.
+        Ids that ``act`` makes need no rows of their own: they are in the result, and where the transaction
+        rolls back nobody saw them.
 
         Raises:
             LeaseLost: somebody else works this thread now; nothing was changed.
@@ -137,7 +141,8 @@ class TurnJournal:
     async def observe(
         self, name: str, request: dict[str, Any], look: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """A tool's result that changed nothing (a search, a refusal): from the journal, else produced and stored.
+        """A tool's result that changed nothing (a search, a refusal): from the journal, else produced and
+        stored.
 
         Raises:
             LeaseLost: somebody else works this thread now.
@@ -157,7 +162,8 @@ class TurnJournal:
         return self._next
 
     async def flush(self, session: AsyncSession | None = None) -> None:
-        """Write what is buffered (clock readings, ids, notes): in the caller's transaction, or in one of its own.
+        """Write what is buffered (clock readings, ids, notes): in the caller's transaction, or in one of its
+        own.
 
         The caller's transaction is the turn's last: the buffer is not used again after it.
         """
@@ -194,10 +200,11 @@ class TurnJournal:
             return None
         if (stored.kind, stored.name) != (kind, name):
             raise JournalDiverged(
-                f"turn {self.turn_id}, step {self._next}: the journal holds {stored.kind} {stored.name!r}, the code asks for {kind} {name!r}"
+                f"turn {self.turn_id}, step {self._next}: it holds {stored.kind} {stored.name!r}, the code asks for {kind} {name!r}"
             )
         if stored.request_hash != _hash(request):
-            # An edited prompt, say. What was decided stays decided; the trace shows that the question was another one.
+            # An edited prompt, say. What was decided stays decided; the trace shows that the question was
+            # another one.
             log.warning("journal_request_changed", turn_id=str(self.turn_id), ordinal=self._next, name=name)
         self._next += 1
         return stored

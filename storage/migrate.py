@@ -1,4 +1,6 @@
-"""Bring a database up to date: roles, our tables, LangGraph's tables, their policies. Idempotent; run by one at a time."""
+"""Bring a database up to date: roles, our tables, LangGraph's tables, their policies. Idempotent; run by one
+at a time.
+"""
 
 from pathlib import Path
 
@@ -48,7 +50,8 @@ def migrate(settings: StorageSettings) -> None:
     engine = create_engine(make_url(admin_url).set(drivername="postgresql+psycopg"))
     try:
         with engine.connect() as connection:
-            # Held until the connection closes: the second of two `migrate` waits and then finds nothing to do.
+            # Held until the connection closes: the second of two `migrate` waits and then finds nothing to
+            # do.
             connection.execute(text("select pg_advisory_lock(hashtext('secretary-migrate'))"))
             connection.execute(text(f"set role {OWNER}"))
             connection.execute(text("set lock_timeout = '5s'"))
@@ -60,7 +63,8 @@ def migrate(settings: StorageSettings) -> None:
 
 
 def _set_up_checkpoints(admin_url: str) -> None:
-    # setup() creates indexes concurrently, which PostgreSQL refuses inside a transaction: hence a connection in autocommit.
+    # setup() creates indexes concurrently, which PostgreSQL refuses inside a transaction: hence a connection
+    # in autocommit.
     with psycopg.connect(
         libpq_url(admin_url), autocommit=True, prepare_threshold=0, row_factory=dict_row
     ) as connection:
@@ -73,7 +77,9 @@ def _set_up_checkpoints(admin_url: str) -> None:
 
 
 def drift(admin_url: str) -> list[str]:
-    """Differences between the models and a migrated database; empty when a migration was written for each change."""
+    """Differences between the models and a migrated database; empty when a migration was written for each
+    change.
+    """
     engine = create_engine(make_url(admin_url).set(drivername="postgresql+psycopg"))
     try:
         with engine.connect() as connection:

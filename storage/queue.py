@@ -1,7 +1,9 @@
-"""Waking workers. The rows in PostgreSQL are the queue of record; arq only says that there is something to look at.
+"""Waking workers. The rows in PostgreSQL are the queue of record; arq only says that there is something to
+look at.
 
-Jobs carry ids, as JSON (arq's default is pickle: whoever can write to Redis could run code). Each wake-up has a job id of its own: arq
-refuses an id that is still known, and a refused wake-up would cost a second until the sweep comes by.
+Jobs carry ids, as JSON (arq's default is pickle: whoever can write to Redis could run code). Each wake-up has
+a job id of its own: arq refuses an id that is still known, and a refused wake-up would cost a second until
+the sweep comes by.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Redis carries hints only: a wake-up, a draft, "there is something new". Nothing is lost when it loses everything."""
+"""Redis carries hints only: a wake-up, a draft, "there is something new". Nothing is lost when it loses
+everything.
+"""
 
 import asyncio
 import json
@@ -15,7 +17,9 @@ log = structlog.get_logger(__name__)
 
 
 def make_pool(url: str) -> ConnectionPool:
-    """A pool whose calls cannot hang: a black-holed Redis answers with an error within seconds (redis-py waits for ever by default)."""
+    """A pool whose calls cannot hang: a black-holed Redis answers with an error within seconds (redis-py
+    waits for ever by default).
+    """
     return ConnectionPool.from_url(
         url,
         socket_timeout=5,
@@ -27,9 +31,11 @@ def make_pool(url: str) -> ConnectionPool:
 
 
 class EventBus:
-    """Publish to the sockets of one thread, and hear what is published for the threads that have a socket here.
+    """Publish to the sockets of one thread, and hear what is published for the threads that have a socket
+    here.
 
-    Events are JSON objects. Delivery is best effort: a listener that must not miss anything reads the database from its cursor.
+    Events are JSON objects. Delivery is best effort: a listener that must not miss anything reads the
+    database from its cursor.
     """
 
     def __init__(self, url: str) -> None:

@@ -9,7 +9,8 @@ from storage.roles import APP, PLATFORM
 def protect(
     table: str, *, tenant_column: str = "tenant_id", app: str = "select, insert, update, delete"
 ) -> None:
-    """Enable and force row-level security with one policy for reading and writing, and grant the working roles their rights.
+    """Enable and force row-level security with one policy for reading and writing, and grant the working
+    roles their rights.
 
     Args:
         table: name in schema public.

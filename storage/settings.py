@@ -12,9 +12,9 @@ from storage.roles import RoleUrls, derive_urls
 class StorageSettings(BaseSettings):
     """Read from the environment.
 
-    ``DATABASE_URL`` belongs to an administrator and is wanted by ``migrate`` only; the API and the worker are given
-    ``DATABASE_APP_URL`` and ``DATABASE_PLATFORM_URL``, so that a hijacked process does not hold the owner's password.
-    Where those two are missing they are derived from ``DATABASE_URL`` and ``SECRET_KEY``.
+    ``DATABASE_URL`` belongs to an administrator and is wanted by ``migrate`` only; the API and the worker are
+    given ``DATABASE_APP_URL`` and ``DATABASE_PLATFORM_URL``, so that a hijacked process does not hold the
+    owner's password. Where those two are missing they are derived from ``DATABASE_URL`` and ``SECRET_KEY``.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)

@@ -1,7 +1,8 @@
 """The only door to a database session, and the object that says on whose behalf one is opened.
 
-A tenant session pins ``app.tenant_id`` at the begin of each transaction, for that transaction only: nothing is left on the pooled
-connection. Row-level security then shows the tenant's rows and no others; a session without a tenant sees none.
+A tenant session pins ``app.tenant_id`` at the begin of each transaction, for that transaction only: nothing
+is left on the pooled connection. Row-level security then shows the tenant's rows and no others; a session
+without a tenant sees none.
 """
 
 from collections.abc import AsyncIterator
@@ -28,7 +29,8 @@ class TenantContext:
 
     Attributes:
         tenant_id: the business.
-        actor: who acts, for the audit log: ``user:<id>``, ``contact:<thread>``, ``agent:<name>``, ``job:<name>``.
+        actor: who acts, for the audit log: ``user:<id>``, ``contact:<thread>``, ``agent:<name>``,
+            ``job:<name>``.
         request_id: ``req_…`` of the HTTP request or job that started it.
         scopes: what the actor may do, such as ``crm:read``.
     """
@@ -78,9 +80,10 @@ class Database:
 
         Args:
             context: whose rows are visible.
-            durable: False lets the commit return before the log is on disk. A later durable commit flushes everything before
-                it, so such a row cannot be missing when one that was written because of it is there. Used for steps whose
-                loss together with all that followed them is the same as never having begun.
+            durable: False lets the commit return before the log is on disk. A later durable commit flushes
+                everything before it, so such a row cannot be missing when one that was written because of it
+                is there. Used for steps whose loss together with all that followed them is the same as never
+                having begun.
         """
         info = {"context": context, "durability": "on" if durable else "off"}
         session = AsyncSession(
@@ -91,7 +94,8 @@ class Database:
 
     @asynccontextmanager
     async def platform_session(self, reason: str) -> AsyncIterator[AsyncSession]:
-        """A transaction across tenants. For finding out whose work it is, and for administration; never for content.
+        """A transaction across tenants. For finding out whose work it is, and for administration; never for
+        content.
 
         Args:
             reason: why row-level security may be passed here; it is logged.

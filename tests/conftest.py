@@ -1,5 +1,6 @@
-"""Fixtures of the whole suite. Servers are started once for a run, by the process that pytest was started in; each test that wants a database
-gets its own, cloned from a template that the real migrations have built."""
+"""Fixtures of the whole suite. Servers are started once for a run, by the process that pytest was started in;
+each test that wants a database gets its own, cloned from a template that the real migrations have built.
+"""
 
 import os
 import tempfile
@@ -10,14 +11,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.sandbox.openai import OpenAISandbox
-from tests.sandbox.server import serve
-from tests.support.servers import TEMPLATE, Addresses, Servers, make_template, settings_for, start_servers
-from tests.support.world import TestTenant, Visitor, make_tenant, make_visitor
 
 from server.deps import Parts, build_parts
 from server.settings import ServerSettings
 from storage.settings import StorageSettings
+from tests.sandbox.openai import OpenAISandbox
+from tests.sandbox.server import serve
+from tests.support.servers import TEMPLATE, Addresses, Servers, make_template, settings_for, start_servers
+from tests.support.world import TestTenant, Visitor, make_tenant, make_visitor
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "build" / "models"
@@ -25,7 +26,14 @@ _servers: Servers | None = None
 
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
 # No setting of the developer's own may leak into a test, and no model may be asked for real.
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "EMBEDDING_MODEL", "DATABASE_URL", "DATABASE_APP_URL", "DATABASE_PLATFORM_URL"):
+for name in (
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "EMBEDDING_MODEL",
+    "DATABASE_URL",
+    "DATABASE_APP_URL",
+    "DATABASE_PLATFORM_URL",
+):
     os.environ.pop(name, None)
 os.environ["MODEL_CACHE_DIR"] = str(MODELS)
 
@@ -67,9 +75,9 @@ def storage_settings(addresses: Addresses, database_name: str) -> StorageSetting
 
 
 @pytest.fixture
-def sandbox() -> Iterator[OpenAISandbox]:
+def sandbox() -> OpenAISandbox:
     """A provider whose answers the test scripts; used by the ``parts`` of tests that ask for ``scripted``."""
-    yield OpenAISandbox()
+    return OpenAISandbox()
 
 
 @pytest.fixture
@@ -82,7 +90,9 @@ def scripted(sandbox: OpenAISandbox, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 async def parts(storage_settings: StorageSettings) -> AsyncIterator[Parts]:
-    """The parts of a process over the test's own database. Redis is shared between tests: keys carry the tenant's id."""
+    """The parts of a process over the test's own database. Redis is shared between tests: keys carry the
+    tenant's id.
+    """
     built = build_parts("test", ServerSettings(), storage_settings)
     yield replace(built)
     await built.aclose()

@@ -1,4 +1,6 @@
-"""Step 5 of a message's path (c): what comes in. From here on there are placeholders instead of personal data."""
+"""Step 5 of a message's path (c): what comes in. From here on there are placeholders instead of personal
+data.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

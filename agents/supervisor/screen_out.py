@@ -1,4 +1,6 @@
-"""Step 5 of a message's path (d): what goes out. A quote leaves only if it stands in the page, character for character."""
+"""Step 5 of a message's path (d): what goes out. A quote leaves only if it stands in the page, character for
+character.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -89,7 +91,9 @@ async def check_citations(
 
 
 def without_markers(text: str) -> str:
-    """A text that is still being written, without citation markers and without one that has only begun: what a draft may show."""
+    """A text that is still being written, without citation markers and without one that has only begun: what
+    a draft may show.
+    """
     shown = CITATION.sub("", text)
     opened = shown.rfind("[")
     return shown[:opened].rstrip() if opened >= 0 and "]" not in shown[opened:] else shown

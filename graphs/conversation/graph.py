@@ -13,14 +13,17 @@ from graphs.conversation import nodes
 from graphs.conversation.edges import after_specialist
 from graphs.conversation.state import ConversationState
 
-# Supervisor twice, router, and at most five thoughts with tools between them; LangGraph's own default is 10,000.
+# Supervisor twice, router, and at most five thoughts with tools between them; LangGraph's own default is
+# 10,000.
 RECURSION_LIMIT = 25
 
 ConversationGraph = CompiledStateGraph[ConversationState, TurnContext, ConversationState, ConversationState]
 
 
 def make_graph(_config: Any = None) -> ConversationGraph:
-    """The compiled graph, without a checkpointer: the runner adds the tenant's for each turn. langgraph.json names this function."""
+    """The compiled graph, without a checkpointer: the runner adds the tenant's for each turn. langgraph.json
+    names this function.
+    """
     graph = StateGraph(ConversationState, context_schema=TurnContext)
     graph.add_node("supervisor_in", nodes.supervisor_in)
     graph.add_node("router", nodes.router)

@@ -11,8 +11,9 @@ class ConversationState(TypedDict, total=False):
     """Placeholders only: nothing in here is a customer's raw data.
 
     Attributes:
-        messages: what was said in the last turns (one message of the customer, one of ours, each with its turn's id) and, during a turn,
-            its calls of tools and their results. No reducer: each node hands on the whole list, so a re-run cannot add to it twice.
+        messages: what was said in the last turns (one message of the customer, one of ours, each with its
+            turn's id) and, during a turn, its calls of tools and their results. No reducer: each node hands
+            on the whole list, so a re-run cannot add to it twice.
         turn_id: the turn at work.
         language: of the customer's last message.
         agent: the specialist.
@@ -37,7 +38,8 @@ def said(message: HumanMessage | AIMessage, turn_id: str) -> HumanMessage | AIMe
 def earlier(messages: list[AnyMessage], turn_id: str) -> list[AnyMessage]:
     """What was said before this turn, at most KEPT_TURNS turns.
 
-    A turn that was killed after its checkpoint is run again on a state that already knows it; it must see what it saw the first time.
+    A turn that was killed after its checkpoint is run again on a state that already knows it; it must see
+    what it saw the first time.
     """
     turns: list[str] = []
     for message in messages:

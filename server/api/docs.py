@@ -1,4 +1,6 @@
-"""The API's description and its page, served from files that are installed: no CDN, works offline and under a strict policy."""
+"""The API's description and its page, served from files that are installed: no CDN, works offline and under a
+strict policy.
+"""
 
 from typing import Any
 

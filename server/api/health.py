@@ -30,7 +30,8 @@ class HealthController(Controller):
 
     @get("/ready", opt={"public": True})
     async def ready(self, request: Request[Any, Any, Any]) -> Response[Health]:
-        """The database is there and migrated (else 503). Redis and Chroma away is ``degraded``: messages are answered all the same.
+        """The database is there and migrated (else 503). Redis and Chroma away is ``degraded``: messages are
+        answered all the same.
 
         ``personal_data`` says which kinds the supervisor finds without a configured model.
         """

@@ -95,7 +95,9 @@ class ThreadController(Controller):
         before: FromQuery[datetime | None] = None,
         limit: FromQuery[Limit] = 50,
     ) -> list[Thread]:
-        """Threads, newest activity first. ``before`` is the ``updated_at`` of the last one of the page before."""
+        """Threads, newest activity first. ``before`` is the ``updated_at`` of the last one of the page
+        before.
+        """
         return msgspec.convert(
             await threads.list_threads(session, needs_human=needs_human, before=before, limit=limit),
             list[Thread],
@@ -129,7 +131,9 @@ class ThreadController(Controller):
         session: NamedDependency[AsyncSession],
         context: NamedDependency[TenantContext],
     ) -> Thread:
-        """Take a thread over (``human``) or give it back (``agent``). The secretary does not talk into a person's conversation."""
+        """Take a thread over (``human``) or give it back (``agent``). The secretary does not talk into a
+        person's conversation.
+        """
         await threads.set_handler(session, thread_id, data.handler)
         await audit.record(session, context, f"thread.handler.{data.handler}", "thread", thread_id)
         return msgspec.convert(await threads.get_thread(session, thread_id), Thread)
@@ -153,7 +157,9 @@ class MessageController(Controller):
 
     @get("/{message_id:uuid}/trace", opt={"scopes": ["inbox:read"]})
     async def get_trace(self, message_id: FromPath[UUID], session: NamedDependency[AsyncSession]) -> Trace:
-        """What happened inside the turn that answered this message, or of which it is the answer: every step, as the model saw it."""
+        """What happened inside the turn that answered this message, or of which it is the answer: every step,
+        as the model saw it.
+        """
         message = await threads.message(session, message_id)
         steps = await turns.load_steps(session, message.turn_id) if message.turn_id else []
         return Trace(
@@ -172,7 +178,9 @@ class DeadLetterController(Controller):
     async def list_dead_letters(
         self, session: NamedDependency[AsyncSession], limit: FromQuery[Limit] = 100
     ) -> list[DeadLetter]:
-        """What was given up: messages without an answer (``inbox``) and answers that could not be sent (``outbox``)."""
+        """What was given up: messages without an answer (``inbox``) and answers that could not be sent
+        (``outbox``).
+        """
         unanswered = [
             DeadLetter(
                 row["id"], row["thread_id"], "inbox", row["last_error"], row["created_at"], row["attempts"]

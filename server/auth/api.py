@@ -41,7 +41,9 @@ class AuthController(Controller):
 
     @post("/login", opt={"public": True}, status_code=200)
     async def login(self, data: JSONBody[Credentials], request: Request[None, None, State]) -> Token:
-        """Exchange e-mail and password for an access token. The answer is the same for a wrong password and an unknown user."""
+        """Exchange e-mail and password for an access token. The answer is the same for a wrong password and
+        an unknown user.
+        """
         database: Database = request.app.state.database
         tokens: Tokens = request.app.state.tokens
         passwords: Passwords = request.app.state.passwords

@@ -1,4 +1,6 @@
-"""Who is asking, and whether this route is open to them. A route that says neither its scopes nor ``public`` is open to nobody."""
+"""Who is asking, and whether this route is open to them. A route that says neither its scopes nor ``public``
+is open to nobody.
+"""
 
 from typing import Any
 from uuid import uuid4

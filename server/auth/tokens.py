@@ -1,4 +1,6 @@
-"""Access tokens: short JWTs that say who, for which tenant, and what they may do. Sessions and refresh come with the identity issue."""
+"""Access tokens: short JWTs that say who, for which tenant, and what they may do. Sessions and refresh come
+with the identity issue.
+"""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4

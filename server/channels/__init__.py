@@ -1,1 +1,3 @@
-"""Doors through which customers write: one folder a kind. Each checks who is knocking, finds the tenant, parses, and sends."""
+"""Doors through which customers write: one folder a kind. Each checks who is knocking, finds the tenant,
+parses, and sends.
+"""

@@ -1,4 +1,6 @@
-"""Steps 1 and 2 of a message's path, as far as they are the same for every channel: check the text, store it, wake a worker."""
+"""Steps 1 and 2 of a message's path, as far as they are the same for every channel: check the text, store it,
+wake a worker.
+"""
 
 from uuid import UUID
 
@@ -15,8 +17,8 @@ MAX_EXTERNAL_ID = 200
 def checked_text(value: object) -> str:
     """A customer's text, fit to be stored.
 
-    Any script and any emoji is welcome. NUL cannot be stored by PostgreSQL and lone surrogates are no characters: what holds them was
-    not typed by a person.
+    Any script and any emoji is welcome. NUL cannot be stored by PostgreSQL and lone surrogates are no
+    characters: what holds them was not typed by a person.
 
     Raises:
         ValidationFailed: it is no text, empty, too long, or binary.

@@ -13,13 +13,16 @@ class Sender(Protocol):
     """Sends one message.
 
     Attributes:
-        repeatable: True where the other side drops a second copy by its id; then the note that it was sent need not reach the disk first.
+        repeatable: True where the other side drops a second copy by its id; then the note that it was sent
+            need not reach the disk first.
     """
 
     repeatable: bool
 
     async def send(self, context: TenantContext, delivery: Delivery) -> str | None:
-        """Send; returns the provider's id of the message, if it gives one. Any exception means: not sent, try later."""
+        """Send; returns the provider's id of the message, if it gives one. Any exception means: not sent, try
+        later.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-def dispatch(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0911, PLR0912  # a table of commands, each a line or two
+def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each a line or two
     """Carry out the parsed command; returns the exit code."""
     match arguments.command:
         case "run":

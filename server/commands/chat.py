@@ -22,8 +22,8 @@ ANSWER_SECONDS = 120.0
 def chat(*, as_json: bool) -> int:
     """Talk to the installation in the data folder; one that does not run is started for as long as it takes.
 
-    With ``as_json``, for programs: one line of text in on standard input, one JSON object out: reply, agent, language, citations
-    (document, page, quote), thread_id, message_id. Exit 1 where no answer came.
+    With ``as_json``, for programs: one line of text in on standard input, one JSON object out: reply, agent,
+    language, citations (document, page, quote), thread_id, message_id. Exit 1 where no answer came.
     """
     with _installation() as state:
         return asyncio.run(_once(state) if as_json else _talk(state))

@@ -3,9 +3,10 @@
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from server.commands.environment import adopt_environment
 from server.demo.business import seed
@@ -21,17 +22,22 @@ def _bar() -> Progress:
     )
 
 
+def _moves(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
 async def seed_demo() -> int:
     """The demo tenant. SEED_ORIGINS and SEED_STAFF_PASSWORD come from the parent."""
     adopt_environment()
     password = os.environ.get("SEED_STAFF_PASSWORD") or secrets.token_urlsafe(12)
     origins = [origin for origin in os.environ.get("SEED_ORIGINS", "").split(",") if origin]
     with _bar() as bar:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def progress(name: str, done: int, total: int) -> None:
-            task = tasks.setdefault(name, bar.add_task(name, total=total) if name not in tasks else None)
-            bar.update(task, completed=done, total=total)  # type: ignore[arg-type]  # the ids that add_task gave
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
 
         async with opened_parts("seed") as parts:
             await seed(parts, origins=origins, staff_password=password, progress=progress)
@@ -53,11 +59,7 @@ async def ingest_files(files: list[Path], tenant_slug: str) -> int:
                 task = bar.add_task(path.name, total=None)
                 try:
                     document_id = await parts.intake.accept(context, path.read_bytes(), path.name)
-                    state = await parts.intake.process(
-                        context,
-                        document_id,
-                        lambda done, total, task=task: bar.update(task, completed=done, total=total),
-                    )
+                    state = await parts.intake.process(context, document_id, _moves(bar, task))
                     bar.console.print(f"{path.name}: {state}")
                 except (AppError, OSError) as error:
                     refused += 1
@@ -80,8 +82,7 @@ async def reindex(tenant_slug: str) -> int:
         with _bar() as bar:
             task = bar.add_task("documents", total=None)
             count = await parts.intake.rebuild(
-                TenantContext(tenant.id, actor="job:reindex"),
-                lambda done, total: bar.update(task, completed=done, total=total),
+                TenantContext(tenant.id, actor="job:reindex"), _moves(bar, task)
             )
     print(f"{count} documents indexed")
     return 0

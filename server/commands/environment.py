@@ -1,4 +1,6 @@
-"""Where a command finds the running installation: the environment, or what `make run` has left in the data folder."""
+"""Where a command finds the running installation: the environment, or what `make run` has left in the data
+folder.
+"""
 
 import json
 import os
@@ -23,7 +25,8 @@ def running_state() -> dict[str, Any] | None:
 
 
 def adopt_environment() -> None:
-    """Take the addresses of the installation that runs in the data folder into our environment, unless they are given.
+    """Take the addresses of the installation that runs in the data folder into our environment, unless they
+    are given.
 
     Raises:
         ConfigurationError: nothing is given and nothing runs.

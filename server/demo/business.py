@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -25,7 +26,8 @@ DOCUMENTS = Path(__file__).parent / "documents"
 async def seed(
     parts: Parts, *, origins: list[str], staff_password: str, progress: Callable[[str, int, int], None]
 ) -> UUID:
-    """Make the demo tenant with its widget, a member of staff, a pipeline and its documents; again changes nothing that is there.
+    """Make the demo tenant with its widget, a member of staff, a pipeline and its documents; again changes
+    nothing that is there.
 
     Args:
         origins: pages that may use the widget; taken over at each call, since the port may have changed.
@@ -69,7 +71,5 @@ async def seed(
         await crm.add_pipeline(session, *DEFAULT_PIPELINE)
     for path in sorted(DOCUMENTS.iterdir()):
         document_id = await parts.intake.accept(context, path.read_bytes(), path.name, source="demo")
-        await parts.intake.process(
-            context, document_id, lambda done, total, name=path.name: progress(name, done, total)
-        )
+        await parts.intake.process(context, document_id, partial(progress, path.name))
     return tenant.id

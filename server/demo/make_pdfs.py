@@ -49,7 +49,8 @@ class _Sheet(FPDF):
 
 
 def make_pdf(source: Path) -> bytes:
-    """The PDF of a source: `# title`, `## heading`, paragraphs of one line, `- item`, tables, `---` at a page's end.
+    """The PDF of a source: `# title`, `## heading`, paragraphs of one line, `- item`, tables, `---` at a
+    page's end.
 
     The language is German when the source has umlauts, else English.
 

@@ -1,4 +1,6 @@
-"""A worker's desk: what may be asked of it, by a wake-up through arq or by its own sweep. Both ask the same way."""
+"""A worker's desk: what may be asked of it, by a wake-up through arq or by its own sweep. Both ask the same
+way.
+"""
 
 from functools import partial
 from uuid import UUID
@@ -34,6 +36,7 @@ class Desk:
             ("ingest", tenant_id, document_id), partial(self._ingest.process, tenant_id, document_id)
         )
 
-    async def aclose(self, timeout: float) -> None:
+    async def aclose(self, grace: float) -> None:
+        """Let what is in work finish for at most ``grace`` seconds."""
         for workforce in (self._turns, self._sends, self._documents):
-            await workforce.aclose(timeout)
+            await workforce.aclose(grace)

@@ -1,7 +1,9 @@
-"""Steps 3 and 7 of a message's path: claim a thread's next turn, have it answered, write the answer in one transaction.
+"""Steps 3 and 7 of a message's path: claim a thread's next turn, have it answered, write the answer in one
+transaction.
 
-A crash is not a failure: a turn whose worker died three times is run once in quarantine, a process of its own, before it may be called
-poison. An exception is a failure: it is tried again later, and given up after a number of tries.
+A crash is not a failure: a turn whose worker died three times is run once in quarantine, a process of its
+own, before it may be called poison. An exception is a failure: it is tried again later, and given up after a
+number of tries.
 """
 
 import asyncio
@@ -39,7 +41,8 @@ class InboxJob:
     """Answers threads.
 
     Args:
-        quarantine: runs a claimed turn in a process of its own; True where that process survived. None in the quarantine itself.
+        quarantine: runs a claimed turn in a process of its own; True where that process survived. None in the
+            quarantine itself.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class InboxJob:
         self._quarantine = quarantine
 
     async def drain(self, tenant_id: UUID, thread_id: UUID) -> None:
-        """Answer what is open in a thread, turn by turn, until there is nothing to do or somebody else is at it."""
+        """Answer what is open in a thread, turn by turn, until there is nothing to do or somebody else is at
+        it.
+        """
         context = TenantContext(
             tenant_id, actor="agent:secretary", request_id=f"job_{uuid4().hex}", scopes=AGENT_SCOPES
         )
@@ -112,7 +117,8 @@ class InboxJob:
         except LeaseLost:
             raise
         except asyncio.CancelledError:
-            # The process is told to stop. Shielded: the cancellation must not hit the transaction that undoes the claim.
+            # The process is told to stop. Shielded: the cancellation must not hit the transaction that undoes
+            # the claim.
             with suppress(Exception):
                 async with asyncio.timeout(3):
                     await asyncio.shield(self._return_turn(context, claim))

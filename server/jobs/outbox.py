@@ -1,4 +1,6 @@
-"""Step 8 of a message's path (a): send what is in the outbox, in order for each thread; back off; give up with a call for a person."""
+"""Step 8 of a message's path (a): send what is in the outbox, in order for each thread; back off; give up
+with a call for a person.
+"""
 
 import random
 from collections.abc import Mapping
@@ -40,7 +42,9 @@ class OutboxJob:
                 return
 
     async def send_now(self, context: TenantContext, claim: Claim, answered: Answered) -> None:
-        """Send the row that a turn's last transaction has left leased to us. Where an older one goes first, the sweep sees to both."""
+        """Send the row that a turn's last transaction has left leased to us. Where an older one goes first,
+        the sweep sees to both.
+        """
         if answered.outbox_token is not None:
             delivery = Delivery(
                 id=answered.outbox_id,

@@ -1,4 +1,6 @@
-"""A turn on which workers keep dying is run in a process of its own: if that dies too, the turn is poison, and nobody else was hurt."""
+"""A turn on which workers keep dying is run in a process of its own: if that dies too, the turn is poison,
+and nobody else was hurt.
+"""
 
 import asyncio
 import os
@@ -18,7 +20,9 @@ TIMEOUT = 180.0
 
 
 async def run_in_quarantine(context: TenantContext, claim: Claim) -> bool:
-    """Run a claimed turn in a child process, under the claim's fence. True where the process came to its end by itself."""
+    """Run a claimed turn in a child process, under the claim's fence. True where the process came to its end
+    by itself.
+    """
     command = [
         sys.executable,
         "-m",

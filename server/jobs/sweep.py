@@ -1,4 +1,6 @@
-"""Finds what a lost wake-up, a killed worker or an expired lease has left behind, and has it done. Needs PostgreSQL only."""
+"""Finds what a lost wake-up, a killed worker or an expired lease has left behind, and has it done. Needs
+PostgreSQL only.
+"""
 
 import asyncio
 

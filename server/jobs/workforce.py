@@ -49,11 +49,11 @@ class Workforce:
         finally:
             del self._running[key]
 
-    async def aclose(self, timeout: float) -> None:
-        """Start nothing more, let what runs finish for a while, then cancel it."""
+    async def aclose(self, grace: float) -> None:
+        """Start nothing more, let what runs finish for ``grace`` seconds, then cancel it."""
         self._closing = True
         if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=timeout)
+            await asyncio.wait(list(self._running.values()), timeout=grace)
         for task in list(self._running.values()):
             task.cancel()
             with suppress(asyncio.CancelledError):

@@ -72,8 +72,9 @@ class Thread(TenantRow):
 class InboxMessage(TenantRow):
     """A message of a thread, in either direction; ``seq`` counts both without gaps.
 
-    An inbound row is the work order of a turn: ``pending`` until its reply commits (``answered``), it is given up (``dead``) or it
-    waits for a person (``human``). ``turn_id`` is the id of the first message of those that are answered together.
+    An inbound row is the work order of a turn: ``pending`` until its reply commits (``answered``), it is
+    given up (``dead``) or it waits for a person (``human``). ``turn_id`` is the id of the first message of
+    those that are answered together.
     """
 
     __tablename__ = "inbox_messages"

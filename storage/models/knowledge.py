@@ -48,7 +48,9 @@ class KnowledgeSource(TenantRow):
 
 
 class Document(TenantRow):
-    """A file of the tenant. ``ready`` means: has chunks, each with an embedding; any other state says what is missing."""
+    """A file of the tenant. ``ready`` means: has chunks, each with an embedding; any other state says what is
+    missing.
+    """
 
     __tablename__ = "documents"
 

@@ -1,4 +1,6 @@
-"""What must be found before the tenant is known: a channel by its key, a user by e-mail, tenants by name. Platform role only."""
+"""What must be found before the tenant is known: a channel by its key, a user by e-mail, tenants by name.
+Platform role only.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

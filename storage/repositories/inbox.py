@@ -1,11 +1,13 @@
-"""Step 2 of a message's path: the row that is the truth. And what the worker does to it: claim, answer, fail, give up.
+"""Step 2 of a message's path: the row that is the truth. And what the worker does to it: claim, answer, fail,
+give up.
 
 Rules that hold the promises "no message lost, no act done twice":
 
 - ``seq`` is given under the thread row's lock, so it has no gaps and its order is the order of commits.
-- A thread is worked under a lease: a random fence on the thread row, by the database's clock. Whoever wants to write a result shows the
-  fence in the same transaction; a worker that lost it writes nothing.
-- The messages of a turn are stamped at the first claim and stay together, so that a re-run answers the same question.
+- A thread is worked under a lease: a random fence on the thread row, by the database's clock. Whoever wants
+    to write a result shows the fence in the same transaction; a worker that lost it writes nothing.
+- The messages of a turn are stamped at the first claim and stay together, so that a re-run answers the same
+    question.
 """
 
 import json
@@ -27,7 +29,9 @@ MAX_TURN_CHARACTERS = 8_000
 
 @dataclass(frozen=True)
 class Received:
-    """What became of an inbound message. ``created`` is False where it had been delivered before; ``seq`` is then the old one."""
+    """What became of an inbound message. ``created`` is False where it had been delivered before; ``seq`` is
+    then the old one.
+    """
 
     message_id: UUID
     thread_id: UUID
@@ -50,7 +54,8 @@ class Claim:
 
     Attributes:
         fence: proof of ownership, checked in each transaction that writes.
-        crashes: how often a worker died on this turn: attempts that neither succeeded nor failed by an exception.
+        crashes: how often a worker died on this turn: attempts that neither succeeded nor failed by an
+            exception.
     """
 
     thread_id: UUID
@@ -90,7 +95,8 @@ class Answered:
     """The rows that a turn's last transaction wrote.
 
     Attributes:
-        outbox_token: the lease of the outbox row, held by whoever wrote the answer; None where an older row of the thread must go first.
+        outbox_token: the lease of the outbox row, held by whoever wrote the answer; None where an older row
+            of the thread must go first.
     """
 
     message_id: UUID
@@ -156,7 +162,8 @@ async def receive(
 
 
 async def claim(session: AsyncSession, thread_id: UUID, *, fence: UUID, lease_seconds: float) -> Claim | None:
-    """Take the thread's lease and its next turn; None when there is nothing to do now or somebody else is at it.
+    """Take the thread's lease and its next turn; None when there is nothing to do now or somebody else is at
+    it.
 
     A message that backs off holds the younger ones back: order within a thread goes before speed.
     """
@@ -240,7 +247,9 @@ def _claim(
 
 
 def _members(pending: Any) -> list[Any]:
-    """Those that are answered together: a turn that was begun keeps its members, a new one takes what has come in."""
+    """Those that are answered together: a turn that was begun keeps its members, a new one takes what has
+    come in.
+    """
     first = pending[0]
     if first.turn_id is not None:
         return [row for row in pending if row.turn_id == first.turn_id]
@@ -274,7 +283,9 @@ async def release(session: AsyncSession, thread_id: UUID, fence: UUID) -> None:
 
 
 async def return_turn(session: AsyncSession, claim: Claim) -> None:
-    """Put a turn back as if it had not been claimed: the process is being shut down, which is nobody's failure."""
+    """Put a turn back as if it had not been claimed: the process is being shut down, which is nobody's
+    failure.
+    """
     if await extend_lease(session, claim.thread_id, claim.fence, 0):
         await session.execute(
             text(
@@ -290,8 +301,9 @@ async def answer(
 ) -> Answered | None:
     """Step 7: reply, outbox row, usage event and the answered messages, all or nothing; gives the lease back.
 
-    Returns None where a person took the thread over meanwhile: their conversation is not talked into, the messages wait for them.
-    The outbox row comes leased to the caller, who sends it at once; if it dies, the sweep finds the row when the lease has ended.
+    Returns None where a person took the thread over meanwhile: their conversation is not talked into, the
+    messages wait for them. The outbox row comes leased to the caller, who sends it at once; if it dies, the
+    sweep finds the row when the lease has ended.
 
     Args:
         message_id: of the reply; drawn from the journal.
@@ -362,7 +374,8 @@ async def answer(
 
 
 async def fail(session: AsyncSession, claim: Claim, error: str, *, retry_in: timedelta | None) -> None:
-    """Note an attempt that ended in an exception: try again later, or (``retry_in`` None) give the turn up and call a person.
+    """Note an attempt that ended in an exception: try again later, or (``retry_in`` None) give the turn up
+    and call a person.
 
     Raises:
         LeaseLost: somebody else works this thread now; nothing was written.
@@ -459,7 +472,8 @@ async def has_due(session: AsyncSession, thread_id: UUID) -> bool:
     return bool(
         await session.scalar(
             text("""
-            select available_at <= clock_timestamp() from inbox_messages where thread_id = :thread and state = 'pending' order by seq limit 1
+            select available_at <= clock_timestamp() from inbox_messages where thread_id = :thread and state = 'pending'
+             order by seq limit 1
             """),
             {"thread": thread_id},
         )

@@ -1,4 +1,6 @@
-"""What must hold when everything is at rest. Each query gives one row a violation; none is the only good answer."""
+"""What must hold when everything is at rest. Each query gives one row a violation; none is the only good
+answer.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,34 +37,39 @@ INVARIANTS = (
         "no reply without an answered turn",
         """
         select o.tenant_id, o.id from inbox_messages o where o.direction = 'out' and not exists (
-          select from inbox_messages i where i.tenant_id = o.tenant_id and i.turn_id = o.in_reply_to and i.direction = 'in'
+          select from inbox_messages i where i.tenant_id = o.tenant_id and i.turn_id = o.in_reply_to and
+          i.direction = 'in'
              and i.state = 'answered')
         """,
     ),
     Invariant(
         "in_order",
         "replies stand in the order of their questions, each after its own",
-        """
-        select o.tenant_id, o.id from inbox_messages o join inbox_messages i on i.tenant_id = o.tenant_id and i.id = o.in_reply_to
+        """ select o.tenant_id, o.id from inbox_messages o join inbox_messages i on i.tenant_id = o.tenant_id
+        and i.id = o.in_reply_to
          where o.seq <= i.seq or exists (
-          select from inbox_messages p join inbox_messages q on q.tenant_id = p.tenant_id and q.id = p.in_reply_to
-           where p.tenant_id = o.tenant_id and p.thread_id = o.thread_id and p.seq < o.seq and q.seq > i.seq and p.created_at > i.created_at)
+          select from inbox_messages p join inbox_messages q on q.tenant_id = p.tenant_id and q.id =
+          p.in_reply_to
+           where p.tenant_id = o.tenant_id and p.thread_id = o.thread_id and p.seq < o.seq and q.seq > i.seq
+           and p.created_at > i.created_at)
         """,
     ),
     Invariant(
         "no_gaps",
         "sequence numbers of a thread run from 1 to last_seq without gaps",
-        """
-        select t.tenant_id, t.id from threads t left join inbox_messages m on m.tenant_id = t.tenant_id and m.thread_id = t.id
-         group by t.tenant_id, t.id, t.last_seq having count(m.id) <> t.last_seq or coalesce(max(m.seq), 0) <> t.last_seq
+        """ select t.tenant_id, t.id from threads t left join inbox_messages m on m.tenant_id = t.tenant_id
+        and m.thread_id = t.id
+         group by t.tenant_id, t.id, t.last_seq having count(m.id) <> t.last_seq or coalesce(max(m.seq), 0) <>
+         t.last_seq
         """,
     ),
     Invariant(
         "sent",
         "each reply has one outbox row, and it is sent or dead",
-        """
-        select o.tenant_id, o.id from inbox_messages o left join outbox x on x.tenant_id = o.tenant_id and x.message_id = o.id
-         where o.direction = 'out' group by o.tenant_id, o.id having count(x.id) <> 1 or bool_or(x.state = 'pending')
+        """ select o.tenant_id, o.id from inbox_messages o left join outbox x on x.tenant_id = o.tenant_id and
+        x.message_id = o.id
+         where o.direction = 'out' group by o.tenant_id, o.id having count(x.id) <> 1 or bool_or(x.state =
+         'pending')
         """,
     ),
     Invariant(
@@ -70,8 +77,8 @@ INVARIANTS = (
         "as many usage events as replies, turn by turn",
         """
         select coalesce(o.tenant_id, u.tenant_id) as tenant_id, coalesce(o.id, u.id) as id
-          from (select * from inbox_messages where direction = 'out') o
-          full join (select * from usage_events where kind = 'reply') u on u.tenant_id = o.tenant_id and u.turn_id = o.in_reply_to
+          from (select * from inbox_messages where direction = 'out') o full join (select * from usage_events
+          where kind = 'reply') u on u.tenant_id = o.tenant_id and u.turn_id = o.in_reply_to
          where o.id is null or u.id is null
         """,
     ),
@@ -83,26 +90,28 @@ INVARIANTS = (
     Invariant(
         "journal_whole",
         "steps of a turn run from 0 without gaps",
-        """
-        select tenant_id, turn_id as id from turn_steps group by tenant_id, turn_id having max(ordinal) <> count(*) - 1
-        """,
+        """ select tenant_id, turn_id as id from turn_steps group by tenant_id, turn_id having max(ordinal) <>
+        count(*) - 1 """,
     ),
     Invariant(
         "one_lead_a_call",
         "a tool's effect stands in the journal exactly once: as many leads of a thread as journalled creations",
         """
         select l.tenant_id, l.id from leads l where l.thread_id is not null and (
-          select count(*) from turn_steps s where s.tenant_id = l.tenant_id and s.thread_id = l.thread_id and s.kind = 'tool'
+          select count(*) from turn_steps s where s.tenant_id = l.tenant_id and s.thread_id = l.thread_id and
+          s.kind = 'tool'
              and s.response ->> 'lead_id' = l.id::text) <> 1
         """,
     ),
     Invariant(
         "citable",
         "a ready document has chunks, each with an embedding",
-        """
-        select d.tenant_id, d.id from documents d left join chunks c on c.tenant_id = d.tenant_id and c.document_id = d.id
-          left join embeddings e on e.tenant_id = c.tenant_id and e.chunk_id = c.id and e.model = d.embedding_model
-         where d.state = 'ready' group by d.tenant_id, d.id having count(c.id) = 0 or count(e.chunk_id) <> count(c.id)
+        """ select d.tenant_id, d.id from documents d left join chunks c on c.tenant_id = d.tenant_id and
+        c.document_id = d.id
+          left join embeddings e on e.tenant_id = c.tenant_id and e.chunk_id = c.id and e.model =
+          d.embedding_model
+         where d.state = 'ready' group by d.tenant_id, d.id having count(c.id) = 0 or count(e.chunk_id) <>
+         count(c.id)
         """,
     ),
 )

@@ -1,4 +1,6 @@
-"""Documents and what is searched in them. PostgreSQL is the truth: a hit of the vector index counts only after ``passages``."""
+"""Documents and what is searched in them. PostgreSQL is the truth: a hit of the vector index counts only
+after ``passages``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +191,9 @@ async def store_chunks(
     language: str | None,
     model: str,
 ) -> list[UUID]:
-    """Chunks, their terms for BM25 and their vectors, in place of those from an earlier try; the document becomes ``embedded``."""
+    """Chunks, their terms for BM25 and their vectors, in place of those from an earlier try; the document
+    becomes ``embedded``.
+    """
     await session.execute(text("delete from chunks where document_id = :id"), {"id": document_id})
     ids = [new_id() for _ in chunks]
     await session.execute(
@@ -269,7 +273,9 @@ async def document_ids(session: AsyncSession, state: str) -> list[UUID]:
 
 
 async def bm25(session: AsyncSession, question: str, limit: int) -> list[tuple[UUID, float]]:
-    """Chunks by BM25 (k1 1.2, b 0.75), each language's documents with that language's stemming and stop words, best first."""
+    """Chunks by BM25 (k1 1.2, b 0.75), each language's documents with that language's stemming and stop
+    words, best first.
+    """
     rows = await session.execute(
         text("""
         with configs as (select config, count(*)::float8 as n, greatest(sum(length), 1)::float8 / count(*) as average
@@ -303,7 +309,9 @@ async def passages(session: AsyncSession, chunk_ids: Sequence[UUID]) -> dict[UUI
 
 
 async def due_documents(session: AsyncSession, *, limit: int) -> list[tuple[UUID, UUID]]:
-    """For the sweep (platform role): (tenant, document) that is on its way to ready and was left alone for a while."""
+    """For the sweep (platform role): (tenant, document) that is on its way to ready and was left alone for a
+    while.
+    """
     rows = await session.execute(
         text("""
         select tenant_id, id from documents where state in ('extracted', 'embedded')

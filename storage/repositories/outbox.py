@@ -67,7 +67,9 @@ async def mark_sent(
 async def mark_failed(
     session: AsyncSession, delivery: Delivery, error: str, *, retry_in: timedelta | None
 ) -> None:
-    """Back off, or (``retry_in`` None) give up: the row becomes a dead letter and the thread calls for a person."""
+    """Back off, or (``retry_in`` None) give up: the row becomes a dead letter and the thread calls for a
+    person.
+    """
     await session.execute(
         text("""
         update outbox set state = case when :dead then 'dead' else state end, last_error = :error, lease_until = null,

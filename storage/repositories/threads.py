@@ -38,7 +38,8 @@ _COLUMNS = "id, thread_id, external_id, direction, seq, text, state, agent, lang
 async def open_thread(session: AsyncSession, channel_id: UUID, external_id: str) -> tuple[UUID, str, int]:
     """The visitor's thread in a channel, made at the first call: (id, epoch, last seq).
 
-    ``epoch`` changes when a thread is begun anew under the same visitor, which tells a client to forget what it has stored.
+    ``epoch`` changes when a thread is begun anew under the same visitor, which tells a client to forget what
+    it has stored.
     """
     await session.execute(
         text("""
@@ -70,7 +71,7 @@ async def messages_after(
     rows = await session.execute(
         text(
             f"select {_COLUMNS} from inbox_messages where thread_id = :thread and seq > :cursor order by seq limit :limit"
-        ),  # noqa: S608  # a constant
+        ),
         {"thread": thread_id, "cursor": cursor, "limit": limit},
     )
     return [Message(**row._mapping) for row in rows]
@@ -85,7 +86,7 @@ async def message(session: AsyncSession, message_id: UUID) -> Message:
     row = (
         await session.execute(
             text(f"select {_COLUMNS} from inbox_messages where id = :id"), {"id": message_id}
-        )  # noqa: S608  # a constant
+        )
     ).one_or_none()
     if row is None:
         raise NotFound("No such message.")
@@ -129,7 +130,8 @@ async def get_thread(session: AsyncSession, thread_id: UUID) -> dict[str, Any]:
 
 
 async def set_handler(session: AsyncSession, thread_id: UUID, handler: str) -> None:
-    """Who answers from now on: ``agent`` or ``human``. Open messages follow; a turn in work is stopped at its last transaction.
+    """Who answers from now on: ``agent`` or ``human``. Open messages follow; a turn in work is stopped at its
+    last transaction.
 
     Raises:
         NotFound: missing, or another tenant's.

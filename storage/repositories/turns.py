@@ -17,7 +17,9 @@ from storage.tenancy import rowcount
 
 @dataclass(frozen=True)
 class Step:
-    """One journalled step. ``request`` and ``response`` are JSON objects with placeholders instead of personal data."""
+    """One journalled step. ``request`` and ``response`` are JSON objects with placeholders instead of
+    personal data.
+    """
 
     ordinal: int
     kind: str
@@ -92,7 +94,9 @@ async def load_vault(session: AsyncSession, thread_id: UUID) -> list[VaultEntry]
 
 
 async def add_vault(session: AsyncSession, thread_id: UUID, entries: Sequence[VaultEntry]) -> None:
-    """Store new placeholders. A second worker that numbered the same value differently fails on the unique key."""
+    """Store new placeholders. A second worker that numbered the same value differently fails on the unique
+    key.
+    """
     await session.execute(
         text("""
         insert into pii_vault (id, thread_id, placeholder, kind, value, norm) values (:id, :thread, :placeholder, :kind, :value, :norm)

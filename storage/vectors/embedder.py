@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from storage.vectors.settings import EmbeddingSettings
 
 
-class TooLong(ValueError):  # noqa: N818 - reads as what happened, and callers name it
+class TooLong(ValueError):
     """A document text has more tokens than the model reads; nothing was embedded.
 
     Attributes:

@@ -1,9 +1,11 @@
 """Chroma as an index that can be thrown away: it holds ids and vectors, PostgreSQL holds the truth.
 
-Only this module opens Chroma. Its tenants are names, not walls, and it has no authentication, so: loopback or a private network; the
-collection and the filter are built from a TenantContext; each hit is compared with the tenant again, and counts only after a join in SQL.
+Only this module opens Chroma. Its tenants are names, not walls, and it has no authentication, so: loopback or
+a private network; the collection and the filter are built from a TenantContext; each hit is compared with the
+tenant again, and counts only after a join in SQL.
 
-Collections are shared by hash (a collection for each tenant would exhaust the server's file descriptors at a few hundred tenants).
+Collections are shared by hash (a collection for each tenant would exhaust the server's file descriptors at a
+few hundred tenants).
 """
 
 import hashlib

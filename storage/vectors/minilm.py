@@ -37,7 +37,7 @@ PROBE_TOLERANCE = 1e-3
 _BATCH = 16
 
 
-class ModelDamaged(RuntimeError):  # noqa: N818 - reads as what happened, like TooLong
+class ModelDamaged(RuntimeError):
     """The graph file does not compute what the model computes."""
 
 

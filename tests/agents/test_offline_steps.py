@@ -1,7 +1,7 @@
 """Which step the offline model takes on sentences that are not among its examples.
 
 The one threshold of `SURE` was chosen with these sentences in sight, so this is a development set and no
-measurement of strangers' messages. What it holds firmly: a question about the business never sets off a tool that acts.
+measurement of strangers' messages. What it holds firmly: a question never sets off a tool that acts.
 """
 
 from pathlib import Path
@@ -103,5 +103,4 @@ async def test_steps(embedder: MiniLMEmbedder, language: str) -> None:
         taken = answer.tool_calls[0]["name"] if answer.tool_calls else "talk"
         if taken != step:
             wrong.append((step, taken, text))
-    assert [entry for entry in wrong if entry[0] == "knowledge_search"] == []
-    assert wrong == [], wrong
+    assert wrong == []

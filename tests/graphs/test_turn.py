@@ -2,10 +2,9 @@
 
 import json
 
+from server.deps import Parts
 from tests.sandbox.openai import OpenAISandbox, Reply, ToolCall
 from tests.support.world import TestTenant, Visitor, answering, count
-
-from server.deps import Parts
 
 
 def routed(agent: str) -> str:
@@ -27,7 +26,11 @@ async def test_a_lead_is_made_and_the_model_never_sees_the_address(
     async with parts.database.tenant_session(tenant.context) as session:
         from sqlalchemy import text
 
-        lead = (await session.execute(text("select l.title, c.email from leads l join contacts c on c.id = l.contact_id"))).one()
+        lead = (
+            await session.execute(
+                text("select l.title, c.email from leads l join contacts c on c.id = l.contact_id")
+            )
+        ).one()
     assert tuple(lead) == ("cargo bike for anna.berger@example.org", "anna.berger@example.org")
     assert await count(parts, tenant, "usage_events") == 1
     assert "anna.berger" not in json.dumps(scripted.chat_requests())

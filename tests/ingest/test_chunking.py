@@ -72,6 +72,12 @@ def test_long_sentence_is_windowed_at_words() -> None:
     assert [piece.split()[-1] for piece in found] == ["w9", "w17", "w24"]
 
 
+def test_long_table_is_cut_between_its_rows() -> None:
+    rows = [f"| tyre {n} | {n} euro |" for n in range(1, 7)]
+    found = texts(WordEmbedder(22), "\n".join(rows))
+    assert found == ["\n".join(rows[0:3]), "\n".join(rows[3:6])]
+
+
 def test_title_and_headings_count_against_the_limit() -> None:
     text = "# Rental\n\nIntro.\n\n## Deposit\n\nThe deposit is 300 euro. It is returned.\n\n"
     text += "## Prices\n\nOne day 39."

@@ -1,4 +1,6 @@
-"""PostgreSQL, Redis and Chroma for a test run: the product's own embedded servers, without waiting for the disk."""
+"""PostgreSQL, Redis and Chroma for a test run: the product's own embedded servers, without waiting for the
+disk.
+"""
 
 import os
 import shutil
@@ -47,7 +49,15 @@ def start_servers(options: Sequence[str] = NO_DISK) -> Servers:
     postgres = embedded.postgres(folder / "postgres", ports[0], PASSWORD, logs, options)
     redis = embedded.redis(folder / "redis", ports[1], logs)
     chroma = embedded.chroma(folder / "chroma", ports[2], logs)
-    servers = Servers(folder, postgres, redis, chroma, ports[0], f"redis://127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[2]}")
+    servers = Servers(
+        folder,
+        postgres,
+        redis,
+        chroma,
+        ports[0],
+        f"redis://127.0.0.1:{ports[1]}",
+        f"http://127.0.0.1:{ports[2]}",
+    )
     for child in (postgres, redis, chroma):
         child.start()
     for child in (postgres, redis, chroma):
@@ -83,7 +93,9 @@ class Addresses:
         return embedded.postgres_url(self.postgres_port, PASSWORD, name)
 
     def publish(self) -> None:
-        os.environ["TEST_ADDRESSES"] = f"{self.postgres_port} {self.redis_url} {self.chroma_url} {self.data_dir}"
+        os.environ["TEST_ADDRESSES"] = (
+            f"{self.postgres_port} {self.redis_url} {self.chroma_url} {self.data_dir}"
+        )
 
     @classmethod
     def published(cls) -> "Addresses":

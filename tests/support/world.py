@@ -1,4 +1,6 @@
-"""A small world for a test: tenants with a channel, visitors who write, and a worker that answers, all on real parts."""
+"""A small world for a test: tenants with a channel, visitors who write, and a worker that answers, all on
+real parts.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -65,7 +67,9 @@ class Visitor:
         return [message for message in await self.messages() if message.direction == "out"]
 
 
-async def make_tenant(parts: Parts, slug: str, *, languages: Sequence[str] = ("en", "de"), origins: Sequence[str] = ("*",)) -> TestTenant:
+async def make_tenant(
+    parts: Parts, slug: str, *, languages: Sequence[str] = ("en", "de"), origins: Sequence[str] = ("*",)
+) -> TestTenant:
     """A tenant as the seed makes one, without documents."""
     info = TenantInfo(new_id(), slug, slug.title(), tuple(languages), "Europe/Vienna")
     async with parts.database.platform_session("test") as session:
@@ -80,7 +84,9 @@ async def make_tenant(parts: Parts, slug: str, *, languages: Sequence[str] = ("e
             {"id": new_id(), "key": key, "origins": list(origins)},
         )
         await session.execute(
-            text("insert into users (id, email, name, password_hash, scopes) values (:id, :email, 'Staff', :hash, :scopes)"),
+            text(
+                "insert into users (id, email, name, password_hash, scopes) values (:id, :email, 'Staff', :hash, :scopes)"
+            ),
             {"id": staff_id, "email": email, "hash": _HASH, "scopes": list(ALL_SCOPES)},
         )
     async with parts.database.platform_session("test") as session:
@@ -98,7 +104,9 @@ async def make_visitor(parts: Parts, tenant: TestTenant) -> Visitor:
 
 @asynccontextmanager
 async def answering(parts: Parts, **settings: Any) -> AsyncIterator[Any]:
-    """The worker's job that answers threads, in this process; call ``drain(tenant_id, thread_id)`` on it. No quarantine."""
+    """The worker's job that answers threads, in this process; call ``drain(tenant_id, thread_id)`` on it. No
+    quarantine.
+    """
     changed = replace(parts, settings=parts.settings.model_copy(update=settings)) if settings else parts
     async with opened_inbox(changed, None) as (inbox, _outbox):
         yield inbox

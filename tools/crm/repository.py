@@ -15,20 +15,22 @@ _CONTACT = "id, name, email, phone, company, language, created_at"
 async def contact_by_id(session: AsyncSession, contact_id: UUID) -> dict[str, Any] | None:
     row = (
         await session.execute(text(f"select {_CONTACT} from contacts where id = :id"), {"id": contact_id})
-    ).one_or_none()  # noqa: S608  # a constant
+    ).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
 async def contact_by_reach(
     session: AsyncSession, email: str | None, phone: str | None
 ) -> dict[str, Any] | None:
-    """The contact with this e-mail, else the one with this phone number. Locked: two turns must not fill it in at once."""
+    """The contact with this e-mail, else the one with this phone number. Locked: two turns must not fill it
+    in at once.
+    """
     row = (
         await session.execute(
             text(f"""
             select {_CONTACT} from contacts where email = :email or phone = :phone
              order by (email = :email) desc nulls last limit 1 for update
-            """),  # noqa: S608  # a constant
+            """),
             {"email": email, "phone": phone},
         )
     ).one_or_none()
@@ -73,7 +75,7 @@ async def list_contacts(session: AsyncSession, limit: int, before: datetime | No
         text(f"""
         select {_CONTACT} from contacts where cast(:before as timestamptz) is null or created_at < :before
          order by created_at desc limit :limit
-        """),  # noqa: S608  # a constant
+        """),
         {"limit": limit, "before": before},
     )
     return [dict(row._mapping) for row in rows]

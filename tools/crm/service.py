@@ -1,4 +1,6 @@
-"""The rules of the CRM: who a contact is, where a lead begins. Plain values in, plain values out; no HTTP, no model."""
+"""The rules of the CRM: who a contact is, where a lead begins. Plain values in, plain values out; no HTTP, no
+model.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -75,7 +77,8 @@ async def find_or_create_contact(session: AsyncSession, **fields: str | None) ->
 
 
 async def contact_of_thread(session: AsyncSession, thread_id: UUID, **fields: str | None) -> UUID:
-    """The thread's contact: who it is known to be, else who is found or made by e-mail or phone; the thread remembers it.
+    """The thread's contact: who it is known to be, else who is found or made by e-mail or phone; the thread
+    remembers it.
 
     Raises:
         ValidationFailed: it is nobody yet, and there is nothing to reach them by.

@@ -1,6 +1,7 @@
 """What the model may do in the CRM. The docstrings are product text: the model reads them.
 
-Contact and thread come from the conversation, never from an argument: a customer cannot have another's record changed.
+Contact and thread come from the conversation, never from an argument: a customer cannot have another's record
+changed.
 """
 
 from storage.errors import ValidationFailed
@@ -29,7 +30,8 @@ async def find_contact(context: ToolContext, args: FindContactArgs) -> ContactOu
 
 
 async def create_lead(context: ToolContext, args: CreateLeadArgs) -> LeadOut:
-    """Note that the customer wants to be contacted by a colleague: an offer, a test ride, a call back, advice.
+    """Note that the customer wants to be contacted by a colleague: an offer, a test ride, a call back,
+    advice.
 
     Needs an e-mail address or a phone number. Ask for one if the customer gave none.
     """
@@ -51,7 +53,9 @@ async def create_lead(context: ToolContext, args: CreateLeadArgs) -> LeadOut:
 
 
 async def add_note(context: ToolContext, args: AddNoteArgs) -> NoteOut:
-    """Write down something about this customer for the colleagues. Works once the customer is known by e-mail or phone."""
+    """Write down something about this customer for the colleagues. Works once the customer is known by e-mail
+    or phone.
+    """
     try:
         async with context.session() as session:
             contact_id = await service.contact_of_thread(session, context.thread_id)

@@ -44,8 +44,9 @@ class DocumentController(Controller):
     ) -> Document:
         """Upload a PDF, Markdown, HTML or text file.
 
-        A file that cannot be read is refused with a code that says why (``encrypted``, ``needs_ocr``, ``parse_failed``, …). One that can
-        is stored and searchable a moment later: its state goes from ``extracted`` to ``ready``. The same bytes again are the same document.
+        A file that cannot be read is refused with a code that says why (``encrypted``, ``needs_ocr``,
+        ``parse_failed``, …). One that can is stored and searchable a moment later: its state goes from
+        ``extracted`` to ``ready``. The same bytes again are the same document.
         """
         if not data.file.filename:
             raise ValidationFailed("The file has no name.", field="file")

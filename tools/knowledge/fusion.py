@@ -14,8 +14,8 @@ def fuse(
 ) -> list[tuple[UUID, float]]:
     """Weighted sum of scores, best first; ties by id, so that the order is always the same.
 
-    The dense scores are spread over [0, 1]; BM25 is divided by its maximum (spreading it would zero a single hit). A side that does not
-    know a chunk counts 0 for it.
+    The dense scores are spread over [0, 1]; BM25 is divided by its maximum (spreading it would zero a single
+    hit). A side that does not know a chunk counts 0 for it.
 
     Args:
         dense: (chunk, cosine), best first.

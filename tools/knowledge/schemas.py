@@ -37,10 +37,14 @@ class SearchOut(ToolOut):
 
 
 class DocumentIntake(Protocol):
-    """Takes an uploaded file in; implemented by ingest.pipeline and injected at the edge (tools and ingest do not import each other)."""
+    """Takes an uploaded file in; implemented by ingest.pipeline and injected at the edge (tools and ingest do
+    not import each other).
+    """
 
     async def accept(self, context: TenantContext, data: bytes, filename: str) -> UUID:
-        """Parse and store; returns the document's id. Raises an AppError that says what is wrong with the file."""
+        """Parse and store; returns the document's id. Raises an AppError that says what is wrong with the
+        file.
+        """
         ...
 
     async def remove(self, context: TenantContext, document_id: UUID) -> None:

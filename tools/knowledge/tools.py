@@ -10,7 +10,8 @@ from tools.sdk.errors import ToolError
 async def search(context: ToolContext, args: SearchArgs) -> SearchOut:
     """Search the documents of the business: prices, terms, opening hours, how things are done.
 
-    Returns passages with an id such as K1. Answer only from them, and cite each with its id and a quote copied exactly.
+    Returns passages with an id such as K1. Answer only from them, and cite each with its id and a quote
+    copied exactly.
     """
     try:
         found = await service.search(

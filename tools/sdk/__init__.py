@@ -1,1 +1,3 @@
-"""The kit for tool domains: manifest, registry, context, journaling runner. README.md shows how to add a domain."""
+"""The kit for tool domains: manifest, registry, context, journaling runner. README.md shows how to add a
+domain.
+"""

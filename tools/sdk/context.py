@@ -1,4 +1,6 @@
-"""What a tool knows about the call: for whom, in which conversation, at what time. None of it comes from the model."""
+"""What a tool knows about the call: for whom, in which conversation, at what time. None of it comes from the
+model.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,9 +37,11 @@ class ToolContext:
 
     Attributes:
         now: the turn's time, UTC; the same in a re-run.
-        step: names this call for ever (``<turn>:<ordinal>``): the idempotency key for effects outside the database.
+        step: names this call for ever (``<turn>:<ordinal>``): the idempotency key for effects outside the
+            database.
         labels: how many passages earlier calls of this turn have numbered.
-        session: opens a transaction. In a tool that writes it is the one in which the journal row commits too.
+        session: opens a transaction. In a tool that writes it is the one in which the journal row commits
+            too.
     """
 
     tenant: TenantContext

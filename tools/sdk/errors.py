@@ -2,7 +2,9 @@
 
 
 class ToolError(Exception):
-    """The call cannot be carried out; the message is a sentence on which the model can act. Anything else that is raised ends the turn."""
+    """The call cannot be carried out; the message is a sentence on which the model can act. Anything else
+    that is raised ends the turn.
+    """
 
 
 class PluginError(Exception):

@@ -1,8 +1,9 @@
 """What a tool takes and returns, and which of its fields are personal data.
 
-Each text field says what it is: ``Annotated[str, PII("EMAIL")]`` or ``Annotated[str, PLAIN]``. In arguments a mark means that the
-placeholder, which is all the model has, is replaced by the value; in results, that the value is replaced by a placeholder before the model
-sees it. A forgotten mark would be a leak, so a class without one does not come into being.
+Each text field says what it is: ``Annotated[str, PII("EMAIL")]`` or ``Annotated[str, PLAIN]``. In arguments a
+mark means that the placeholder, which is all the model has, is replaced by the value; in results, that the
+value is replaced by a placeholder before the model sees it. A forgotten mark would be a leak, so a class
+without one does not come into being.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from pydantic_core import CoreSchema
 
 @dataclass(frozen=True)
 class PII:
-    """A field's kind of personal data: EMAIL, PHONE, PERSON, …; TEXT is free text that may contain any; None is none."""
+    """A field's kind of personal data: EMAIL, PHONE, PERSON, …; TEXT is free text that may contain any; None
+    is none.
+    """
 
     kind: str | None
 
@@ -86,7 +89,9 @@ def restored(args: type[ToolArgs], arguments: dict[str, Any], privacy: Privacy) 
 
 
 def masked(value: Any, privacy: Privacy, kind: str | None = None) -> Any:
-    """A result as JSON for the model: marked fields as placeholders, the rest without any value that the thread knows."""
+    """A result as JSON for the model: marked fields as placeholders, the rest without any value that the
+    thread knows.
+    """
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         return {

@@ -15,7 +15,8 @@ class ToolEntry(BaseModel):
     """What the operator decides about a tool, not its author's code.
 
     Attributes:
-        risk: read changes nothing; write changes our database; external and money reach out and need a person's yes.
+        risk: read changes nothing; write changes our database; external and money reach out and need a
+            person's yes.
         scope: the right that the acting agent must hold, ``<domain>:<verb>``.
         timeout: seconds.
     """

@@ -1,4 +1,6 @@
-"""All loaded domains: ours (a folder with plugin.py is enough) and third parties' by the entry point group ``secretary.tools``."""
+"""All loaded domains: ours (a folder with plugin.py is enough) and third parties' by the entry point group
+``secretary.tools``.
+"""
 
 import importlib
 from collections.abc import Iterable
@@ -47,8 +49,8 @@ def load_registry(enabled: frozenset[str] | None = None) -> Registry:
     """Find and load plug-ins.
 
     Args:
-        enabled: names of third-party entry points that may be loaded (``TOOLS_ENABLED``); None loads none. They run in our process with
-            all its rights, so an installed package alone does not get in.
+        enabled: names of third-party entry points that may be loaded (``TOOLS_ENABLED``); None loads none.
+            They run in our process with all its rights, so an installed package alone does not get in.
 
     Raises:
         PluginError: see Registry; also an enabled name that is not installed.

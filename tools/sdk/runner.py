@@ -1,7 +1,8 @@
 """Step 6 of a message's path: carry out a tool call, once.
 
-What cuts across all tools is here and in agents/toolbox.py, never in a tool: rights, approval, personal data, time limit, size limit, audit,
-and the journal: the effect of a tool and its journal row commit together, so a repeat returns the stored result.
+What cuts across all tools is here and in agents/toolbox.py, never in a tool: rights, approval, personal data,
+time limit, size limit, audit, and the journal: the effect of a tool and its journal row commit together, so a
+repeat returns the stored result.
 """
 
 import asyncio
@@ -69,7 +70,8 @@ class ToolRunner:
             labels: see ToolContext.
 
         Returns:
-            The tool's masked result, or ``{"error": sentence}`` where the call was refused; nothing was changed then.
+            The tool's masked result, or ``{"error": sentence}`` where the call was refused; nothing was
+            changed then.
 
         Raises:
             LeaseLost: somebody else works this thread now.

@@ -1,6 +1,7 @@
 """The widget's protocol: JSON text frames, at most 16 KB from the client.
 
-Client: hello, msg, got, sync, pong. Server: ready, ack, msg, draft, typing, ping, err. A visitor is who knows the session id (256 bits);
+Client: hello, msg, got, sync, pong. Server: ready, ack, msg, draft, typing, ping, err. A visitor is who knows
+    the session id (256 bits);
 only its hash is stored.
 """
 

@@ -1,6 +1,7 @@
 """Step 8 of a message's path (c): tell the sockets of a thread that there is something new.
 
-The message itself is read from the database by each socket from its own cursor; a visitor who is away gets it when they come back.
+The message itself is read from the database by each socket from its own cursor; a visitor who is away gets it
+when they come back.
 """
 
 from storage.redis import EventBus

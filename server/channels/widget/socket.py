@@ -1,8 +1,8 @@
-"""Step 1 of a message's path (widget): a visitor's socket. Checks key and Origin, finds the tenant, stores what the visitor writes, and
-sends what the thread has beyond the visitor's cursor.
+"""Step 1 of a message's path (widget): a visitor's socket. Checks key and Origin, finds the tenant, stores
+what the visitor writes, and sends what the thread has beyond the visitor's cursor.
 
-Nothing depends on a push: each "something new" on the event bus, and each tick of the clock, makes the socket read the database from its
-cursor. A lost hint costs seconds, a reconnect costs nothing.
+Nothing depends on a push: each "something new" on the event bus, and each tick of the clock, makes the socket
+read the database from its cursor. A lost hint costs seconds, a reconnect costs nothing.
 """
 
 import asyncio
@@ -78,7 +78,9 @@ async def _refuse(socket: WebSocket[Any, Any, Any], close_code: int, code: str, 
 
 
 def _origin_allowed(origin: str | None, channel: ChannelRef, parts: Parts) -> bool:
-    """Browsers always send an Origin, and cannot lie about it. A program sends none: it knows the session id or sees nothing."""
+    """Browsers always send an Origin, and cannot lie about it. A program sends none: it knows the session id
+    or sees nothing.
+    """
     if origin is None:
         return parts.settings.terminal_origin
     return "*" in channel.allowed_origins or origin in channel.allowed_origins
