@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Read by LangGraph at import: checkpoints may hold nothing but messages and plain values.
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
-os.environ.setdefault("LANGSMITH_TRACING", "false")
+# Nothing that a customer wrote goes to a tracing service, whatever the environment says.
+os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import text
-
 from server.auth.passwords import hash_password
 from server.deps import Parts
 from storage.ids import new_id
@@ -20,6 +18,11 @@ from tools.crm.service import DEFAULT_PIPELINE
 TENANT_SLUG = "alpenrad"
 STAFF_EMAIL = "staff@alpenrad.example"
 STAFF_SCOPES = ("inbox:read", "inbox:write", "crm:read", "crm:write", "knowledge:read", "knowledge:write")
+WIDGET = {
+    "title": "Alpenrad",
+    "greeting": "Grüß Gott! How can we help? Wie können wir helfen?",
+    "color": "#1f6f5c",
+}
 DOCUMENTS = Path(__file__).parent / "documents"
 
 
@@ -40,33 +43,13 @@ async def seed(
         tenant = await directory.tenant_by_slug(session, TENANT_SLUG)
     context = TenantContext(tenant.id, actor="job:seed")
     async with parts.database.tenant_session(context) as session:
-        await session.execute(
-            text("""
-            insert into channels (id, kind, name, public_key, allowed_origins, settings)
-            select :id, 'widget', 'Web site', :key, :origins, cast(:settings as jsonb)
-             where not exists (select from channels where kind = 'widget')
-            """),
-            {
-                "id": new_id(),
-                "key": f"pk_{secrets.token_urlsafe(18)}",
-                "origins": origins,
-                "settings": '{"title": "Alpenrad", "greeting": "Grüß Gott! How can we help? Wie können wir helfen?", "color": "#1f6f5c"}',
-            },
-        )
-        await session.execute(
-            text("update channels set allowed_origins = :origins where kind = 'widget'"), {"origins": origins}
-        )
-        await session.execute(
-            text("""
-            insert into users (id, email, name, password_hash, scopes) values (:id, :email, 'Alpenrad staff', :hash, :scopes)
-            on conflict (tenant_id, email) do update set password_hash = excluded.password_hash, scopes = excluded.scopes
-            """),
-            {
-                "id": new_id(),
-                "email": STAFF_EMAIL,
-                "hash": hash_password(staff_password),
-                "scopes": list(STAFF_SCOPES),
-            },
+        await directory.ensure_widget(session, WIDGET, key=f"pk_{secrets.token_urlsafe(18)}", origins=origins)
+        await directory.ensure_user(
+            session,
+            email=STAFF_EMAIL,
+            name="Alpenrad staff",
+            password_hash=hash_password(staff_password),
+            scopes=STAFF_SCOPES,
         )
         await crm.add_pipeline(session, *DEFAULT_PIPELINE)
     for path in sorted(DOCUMENTS.iterdir()):

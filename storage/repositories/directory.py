@@ -1,7 +1,9 @@
-"""What must be found before the tenant is known: a channel by its key, a user by e-mail, tenants by name.
-Platform role only.
+"""What must be found before the tenant is known: a channel by its key, a user by e-mail, tenants by name (platform
+role); and what a new tenant begins with.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -10,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import NotFound
+from storage.ids import new_id
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,41 @@ async def add_tenant(session: AsyncSession, tenant: TenantInfo) -> None:
             "languages": list(tenant.languages),
             "zone": tenant.time_zone,
         },
+    )
+
+
+async def ensure_widget(
+    session: AsyncSession, settings: dict[str, Any], *, key: str, origins: Sequence[str]
+) -> None:
+    """Make the web widget of a tenant session's tenant where it has none. An old one keeps its key and settings
+    and takes the origins over.
+    """
+    await session.execute(
+        text("""
+        insert into channels (id, kind, name, public_key, settings)
+        select :id, 'widget', 'Web site', :key, cast(:settings as jsonb)
+         where not exists (select from channels where kind = 'widget')
+        """),
+        {"id": new_id(), "key": key, "settings": json.dumps(settings, ensure_ascii=False)},
+    )
+    await session.execute(
+        text("update channels set allowed_origins = :origins where kind = 'widget'"),
+        {"origins": list(origins)},
+    )
+
+
+async def ensure_user(
+    session: AsyncSession, *, email: str, name: str, password_hash: str, scopes: Sequence[str]
+) -> None:
+    """Make a member of staff of a tenant session's tenant, or give the one with this e-mail the password and the
+    scopes.
+    """
+    await session.execute(
+        text("""
+        insert into users (id, email, name, password_hash, scopes) values (:id, :email, :name, :hash, :scopes)
+        on conflict (tenant_id, email) do update set password_hash = excluded.password_hash, scopes = excluded.scopes
+        """),
+        {"id": new_id(), "email": email, "name": name, "hash": password_hash, "scopes": list(scopes)},
     )
 
 
