@@ -18,6 +18,7 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from graphs.checkpoints import make_checkpoint_pool
+from graphs.context import Mind
 from graphs.runner import ConversationRunner
 from server.channels.senders import senders
 from server.deps import Parts, opened_parts
@@ -39,10 +40,9 @@ GRACE_SECONDS = 25.0
 
 @asynccontextmanager
 async def opened_inbox(
-    parts: Parts, quarantine: Quarantine | None
+    parts: Parts, mind: Mind, quarantine: Quarantine | None
 ) -> AsyncIterator[tuple[InboxJob, OutboxJob]]:
     """What answers threads, with its own connections for checkpoints."""
-    mind = build_mind(parts)
     pool = make_checkpoint_pool(parts.storage.role_urls().app, size=parts.settings.max_turns + 2)
     await pool.open(wait=False)
     outbox = OutboxJob(parts.database, senders(parts.bus))
@@ -64,7 +64,7 @@ async def run_worker() -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    async with opened_parts("worker") as parts, opened_inbox(parts, run_in_quarantine) as (inbox, outbox):
+    async with opened_parts("worker") as parts, opened_inbox(parts, build_mind(parts), run_in_quarantine) as (inbox, outbox):
         desk = Desk(inbox, outbox, IngestJob(parts.intake), max_turns=parts.settings.max_turns)
         await parts.resources.embedder.embed_query(
             "warm up"
@@ -73,7 +73,7 @@ async def run_worker() -> None:
             asyncio.create_task(
                 sweep_forever(parts.database, desk, parts.settings.sweep_seconds), name="sweep"
             ),
-            asyncio.create_task(_listen(parts.storage.redis_url or "", desk), name="wake-ups"),
+            asyncio.create_task(listen(parts.storage.redis_url or "", desk), name="wake-ups"),
         ]
         log.info("worker_ready")
         if parts.settings.ready_file is not None:
@@ -87,7 +87,7 @@ async def run_worker() -> None:
         await desk.aclose(GRACE_SECONDS)
 
 
-async def _listen(redis_url: str, desk: Desk) -> None:
+async def listen(redis_url: str, desk: Desk) -> None:
     """Take wake-ups from arq; start it anew when Redis went away (arq's worker ends then)."""
 
     async def drain_inbox(_context: dict[Any, Any], tenant_id: str, thread_id: str) -> None:

@@ -15,6 +15,9 @@ from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
 
+# Subscribed all the time: redis-py stops listening when the last subscription goes.
+_ALWAYS = "t:keep"
+
 
 def make_pool(url: str) -> ConnectionPool:
     """A pool whose calls cannot hang: a black-holed Redis answers with an error within seconds (redis-py
@@ -90,7 +93,7 @@ class EventBus:
             )
             try:
                 self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
-                await self._pubsub.subscribe(*(self._handlers or {"t:none": set()}))
+                await self._pubsub.subscribe(_ALWAYS, *self._handlers)
                 async for message in self._pubsub.listen():
                     await self._dispatch(message)
             except (RedisError, OSError) as error:

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from server.deps import opened_parts
+from server.mind import build_mind
 from server.worker import opened_inbox
 from storage.errors import LeaseLost
 
@@ -11,7 +12,7 @@ async def run_turn(tenant: str, thread: str, fence: str) -> int:
     """Exit 0: the turn came to an end, good or bad, and it is written down. Anything else: the process died
     of it.
     """
-    async with opened_parts("quarantine") as parts, opened_inbox(parts, None) as (inbox, _outbox):
+    async with opened_parts("quarantine") as parts, opened_inbox(parts, build_mind(parts), None) as (inbox, _outbox):
         try:
             await inbox.resume(UUID(tenant), UUID(thread), UUID(fence))
         except LeaseLost:

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from server.auth.passwords import hash_password
 from server.channels.inbound import receive
 from server.deps import Parts
+from server.mind import build_mind
 from server.worker import opened_inbox
 from storage.ids import new_id
 from storage.repositories import directory, threads
@@ -108,7 +109,7 @@ async def answering(parts: Parts, **settings: Any) -> AsyncIterator[Any]:
     quarantine.
     """
     changed = replace(parts, settings=parts.settings.model_copy(update=settings)) if settings else parts
-    async with opened_inbox(changed, None) as (inbox, _outbox):
+    async with opened_inbox(changed, build_mind(changed), None) as (inbox, _outbox):
         yield inbox
 
 
