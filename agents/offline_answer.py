@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.language import LanguageGuesser
-from agents.offline_arguments import PLACEHOLDER, Utterance, read_arguments
+from agents.offline_arguments import CONTACT, PLACEHOLDER, Utterance, is_reachable, read_arguments
 from agents.offline_examples import SMALLTALK, ExampleLibrary
-from agents.offline_passages import Passage, Quote, best_quotes, read_passages
+from agents.offline_passages import Passage, Quote, QuoteFinder, read_passages
 from agents.offline_turn import Decision, ToolResult, Turn
-from agents.similarity import Choice, Seed, SeedClassifier
+from agents.similarity import Seed, SeedClassifier
 from storage.vectors.embedder import Embedder
 
 SEARCH = "knowledge_search"
 CALL_PERSON = "call_person"
 PERSON = "person"
 REASON_LIMIT = 300
-DONE = {"crm_create_lead": "lead_created", "crm_add_note": "note_added"}
+LEAD, NOTE = "crm_create_lead", "crm_add_note"
+DONE = {LEAD: "lead_created", NOTE: "note_added"}
 # Nearness that an intent needs before anything but a look into the documents happens.
 ACT, TALK = 0.22, 0.42
 # Share of the likelihood that a tool needs: looking something up in vain costs less than acting in error.
@@ -32,8 +33,18 @@ class OfflineAnswerer:
     def __init__(self, library: ExampleLibrary, embedder: Embedder) -> None:
         self._library = library
         self._embedder = embedder
+        self._quotes = QuoteFinder(embedder, library.cues)
         self._guesser = LanguageGuesser(library.languages)
-        self._intents: dict[frozenset[str], SeedClassifier] = {}
+        # all tools, whoever is asked: a wish that only another specialist can fulfil is no question to look up
+        self._intents = SeedClassifier(
+            [
+                Seed(name, spoken, sentence)
+                for name, by_language in {**library.calls, **library.smalltalk}.items()
+                for spoken, sentences in by_language.items()
+                for sentence in sentences
+            ],
+            embedder,
+        )
 
     async def answer(self, turn: Turn, tools: Sequence[dict[str, Any]], language: str) -> Decision:
         """The next step of the turn."""
@@ -41,30 +52,17 @@ class OfflineAnswerer:
         if turn.results:
             return await self._after_tools(turn, schemas, language)
         asked = _with_context(turn)
-        choice = await self._intent(asked, schemas, language)
+        choice = await self._intents.choose(asked, language)
         if choice.label == PERSON and choice.nearness >= ACT:
             return self._hand_off(turn, schemas, language)
         if choice.label in SMALLTALK and choice.nearness >= TALK and len(asked.split()) <= SMALLTALK_WORDS:
             return self._say(choice.label, language)
-        acts = choice.label in schemas and choice.label != SEARCH
+        acts = choice.label in self._library.calls and choice.label != SEARCH
         if acts and choice.nearness >= ACT and choice.share >= SURE:
+            if choice.label not in schemas:
+                return self._hand_off(turn, schemas, language)
             return await self._call(choice.label, schemas, asked, turn, language)
         return self._search(turn, schemas, language)
-
-    async def _intent(self, text: str, schemas: Mapping[str, Any], language: str) -> Choice:
-        names = frozenset(schemas) & frozenset(self._library.calls)
-        if names not in self._intents:
-            examples = {name: self._library.calls[name] for name in sorted(names)} | dict(
-                self._library.smalltalk
-            )
-            seeds = [
-                Seed(name, spoken, sentence)
-                for name, by_language in examples.items()
-                for spoken, sentences in by_language.items()
-                for sentence in sentences
-            ]
-            self._intents[names] = SeedClassifier(seeds, self._embedder)
-        return await self._intents[names].choose(text, language)
 
     async def _call(
         self, name: str, schemas: Mapping[str, Any], text: str, turn: Turn, language: str
@@ -106,12 +104,12 @@ class OfflineAnswerer:
             found += passages or []
         if searched:
             return await self._quote(turn, schemas, found, language)
-        return self._report(turn.results[-1], turn, schemas, language)
+        return await self._report(turn.results[-1], turn, schemas, language)
 
-    def _report(self, result: ToolResult, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
+    async def _report(self, result: ToolResult, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
         value = result.value if isinstance(result.value, dict) else {}
         if "error" in value or (not value and result.content.strip()):
-            return self._say("failed", language, error=_sentence(value.get("error", result.content)))
+            return await self._after_failure(result, value, turn, schemas, language)
         if result.name == "crm_find_contact":
             known = bool(value.get("contact") or value.get("contacts") or value.get("found"))
             return self._say("contact_found" if known else "contact_missing", language)
@@ -119,18 +117,31 @@ class OfflineAnswerer:
             return self._say(DONE.get(result.name, "done"), language)
         return self._hand_off(turn, schemas, language)
 
+    async def _after_failure(
+        self,
+        result: ToolResult,
+        value: Mapping[str, Any],
+        turn: Turn,
+        schemas: Mapping[str, Any],
+        language: str,
+    ) -> Decision:
+        if result.name == NOTE and not is_reachable(turn.question, turn.earlier):
+            # a note needs somebody whom it is about
+            return self._say("ask_missing", language, fields=self._library.field(CONTACT, language))
+        if result.name == NOTE and LEAD in schemas:
+            return await self._call(LEAD, schemas, _with_context(turn), turn, language)
+        if CALL_PERSON in schemas:
+            return self._hand_off(turn, schemas, language)
+        return self._say("failed", language, error=_sentence(value.get("error", result.content)))
+
     async def _quote(
         self, turn: Turn, schemas: Mapping[str, Any], passages: Sequence[Passage], language: str
     ) -> Decision:
-        quotes = await best_quotes(turn.question, passages, language, self._embedder)
-        if not quotes:
+        quote = await self._quotes.best(turn.question, passages, language)
+        if quote is None:
             return self._hand_off(turn, schemas, language)
-        first, *more = quotes
-        text = self._library.reply("answer", language, text=first.spoken, citation=first.citation)
-        for quote in more:
-            values = {"answer": text, "text": quote.spoken, "citation": quote.citation}
-            text = self._library.reply("answer_more", language, **values)
-        if self._is_foreign(first, language):
+        text = self._library.reply("answer", language, text=quote.spoken, citation=quote.citation)
+        if self._is_foreign(quote, language):
             text = self._library.reply("other_language", language, answer=text)
         return Decision(text)
 

@@ -78,6 +78,11 @@ def read_arguments(schema: Mapping[str, Any], said: Utterance) -> Arguments:
     return Arguments(values, missing)
 
 
+def is_reachable(text: str, earlier: Sequence[str]) -> bool:
+    """Whether the customer has said in this conversation how to be reached."""
+    return any(match[1] in REACHABLE for each in (text, *earlier) for match in PLACEHOLDER.finditer(each))
+
+
 def _resolve(declared: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
     """Follow a local reference, and take the part of `X | None` that is not null."""
     found = dict(declared)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
+from agents.offline_relevance import FIGURES
 from prompts.loader import PromptError
 
 REPLY_FIELDS: dict[str, frozenset[str]] = {
     "answer": frozenset({"text", "citation"}),
-    "answer_more": frozenset({"answer", "text", "citation"}),
     "other_language": frozenset({"answer"}),
     "handoff": frozenset(),
     "handoff_reason": frozenset({"question"}),
@@ -43,6 +43,7 @@ class ExampleLibrary:
         smalltalk: "greeting", "thanks" and "person" (somebody wants one) -> language -> messages.
         replies: template's name -> language -> text; the names and their braces are `REPLY_FIELDS`.
         fields: a tool's argument -> language -> how to ask the customer for it.
+        asks: kind of figure -> language -> words that ask for one; the kinds are those of `FIGURES`.
     """
 
     routes: Mapping[str, ByLanguage]
@@ -50,6 +51,7 @@ class ExampleLibrary:
     smalltalk: Mapping[str, ByLanguage]
     replies: Mapping[str, Mapping[str, str]]
     fields: Mapping[str, Mapping[str, str]]
+    asks: Mapping[str, ByLanguage]
 
     @classmethod
     def load(cls, root: Path) -> "ExampleLibrary":
@@ -70,7 +72,7 @@ class ExampleLibrary:
         }
         path = root / "shared" / "offline.yaml"
         document = _Document(path)
-        parts = document.mapping(document.root, {"replies", "smalltalk", "fields"})
+        parts = document.mapping(document.root, {"replies", "smalltalk", "fields", "asks"})
         smalltalk_nodes = document.mapping(parts["smalltalk"], set(SMALLTALK))
         smalltalk = {name: document.lists(node) for name, node in smalltalk_nodes.items()}
         replies = document.mapping(parts["replies"], set(REPLY_FIELDS))
@@ -79,7 +81,10 @@ class ExampleLibrary:
             name: document.templates(node, frozenset())
             for name, node in document.mapping(parts["fields"]).items()
         }
-        return cls(routes, calls, smalltalk, templates, fields)
+        asks = {
+            kind: document.lists(node) for kind, node in document.mapping(parts["asks"], set(FIGURES)).items()
+        }
+        return cls(routes, calls, smalltalk, templates, fields, asks)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -91,6 +96,10 @@ class ExampleLibrary:
         """Fill in a template; in English where it does not exist in `language`."""
         by_language = self.replies[name]
         return by_language.get(language, by_language[FALLBACK]).format(**values)
+
+    def cues(self, language: str) -> dict[str, tuple[str, ...]]:
+        """Kind of figure -> the words of a language that ask for one."""
+        return {kind: by_language.get(language, ()) for kind, by_language in self.asks.items()}
 
     def field(self, name: str, language: str) -> str:
         """How to ask for a tool's argument; its bare name in words where nobody has written it."""

@@ -1,26 +1,30 @@
 """An answer out of retrieved passages without a model: the best sentence, quoted character for character."""
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agents.similarity import NgramIndex, TextIndex
+import numpy as np
+import structlog
+
+from agents.offline_relevance import Asked
+from agents.offline_sentences import QUOTE_LIMIT, Sentence, sentences
+from agents.similarity import ENGLISH_WEIGHT, Floats, understands
+from storage.quotes import locate
 from storage.vectors.embedder import Embedder
 
-QUOTE_LIMIT = 300
-# Nearness below which a sentence is no answer, and the share of the best one's that a second one needs.
-NEAR_ENOUGH = 0.2
-SECOND_SHARE = 0.93
-# How much the retrieval's own score (0 to 1) adds to a sentence: it settles ties, it does not decide.
-RETRIEVAL_WEIGHT = 0.05
+log = structlog.get_logger(__name__)
 
-BREAK = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"“”»)]))\s+(?=[\"„«(]?[A-ZÄÖÜ0-9])|\n\s*\n|\n(?=\s*[-•*–])")
-ABBREVIATED = re.compile(
-    r"(?:\b[^\W\d_]{1,2}|\b\d{1,2}|\b(?:etc|ca|inkl|exkl|bzw|Nr|Str|Tel|approx|incl|No|Dr|Mr|Mrs|Mag))\.$"
-)
-WRAPPED_LINE = 60
+# What a sentence needs to be an answer. Both were chosen on the odd ones of the demo's questions (tests/evals).
+NEAR_ENOUGH, NEAR_ENOUGH_BY_WORDS = 0.42, 0.32
+# A figure of the kind that is asked for (a price, a time) speaks for a sentence, its lack against it.
+FIGURE_WEIGHT = 0.08
+# How much the retrieval's own score (0 to 1) adds: it settles ties, it does not decide.
+RETRIEVAL_WEIGHT = 0.05
+# A neighbour is quoted with the best sentence if it has this share of its nearness.
+NEIGHBOUR_SHARE = 0.4
+KEPT_VECTORS = 4_000
 
 
 @dataclass(frozen=True)
@@ -34,26 +38,32 @@ class Passage:
 
 @dataclass(frozen=True)
 class Quote:
-    """A span of a passage: `text` stands in the passage exactly so."""
+    """A span of a passage.
+
+    Attributes:
+        text: stands in the passage exactly so.
+        spoken: the same, fit to be read: a table's row with its head, no line ends.
+    """
 
     passage: Passage
-    start: int
-    end: int
-    nearness: float
-
-    @property
-    def text(self) -> str:
-        return self.passage.text[self.start : self.end]
-
-    @property
-    def spoken(self) -> str:
-        """The text with the line breaks of its source smoothed."""
-        return " ".join(self.text.split())
+    text: str
+    spoken: str
 
     @property
     def citation(self) -> str:
         """The marker, in the form that is verified against the source."""
         return f'[{self.passage.id}: "{self.text}"]'
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    passage: Passage
+    sentence: Sentence
+    beside: tuple[Sentence, ...]
+
+    @property
+    def embed_text(self) -> str:
+        return f"{self.sentence.under}: {self.sentence.spoken}" if self.sentence.under else self.sentence.spoken
 
 
 def read_passages(result: Any) -> list[Passage] | None:
@@ -75,79 +85,99 @@ def parse(content: Any) -> Any:
         return None
 
 
-def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of the sentences, without blanks at their ends.
+class QuoteFinder:
+    """Finds the sentence that answers a question.
 
-    Short lines end a sentence, as in tables and headings, unless the next one goes on in lower case; the ends
-    of long lines are wraps of a PDF.
+    Args:
+        cues: by language: kind of figure -> words that ask for one.
     """
-    start = 0
-    breaks = [match for match in BREAK.finditer(text) if not ABBREVIATED.search(text[: match.start()])]
-    cuts = [(match.start(), match.end()) for match in breaks]
-    line_start = 0
-    for match in re.finditer(r"\n", text):
-        goes_on = text[match.end() : match.end() + 1].islower()
-        if match.start() - line_start < WRAPPED_LINE and not goes_on:
-            cuts.append((match.start(), match.end()))
-        line_start = match.end()
-    for at, resume in [*sorted(cuts), (len(text), len(text))]:
-        yield from _trimmed(text, start, at)
-        start = max(start, resume)
+
+    def __init__(self, embedder: Embedder, cues: Callable[[str], Mapping[str, Sequence[str]]]) -> None:
+        self._embedder = embedder
+        self._cues = cues
+        # a business has the same few hundred sentences for every question
+        self._vectors: dict[str, Floats] = {}
+
+    async def best(self, question: str, passages: Sequence[Passage], language: str) -> Quote | None:
+        """The best sentence, with a neighbour that helps; None where nothing is near enough."""
+        candidates = list(_candidates(passages))
+        if not candidates:
+            return None
+        asked = Asked.read(question, language, self._cues(language), [each.embed_text for each in candidates])
+        scores = np.array([_by_words(asked, each) for each in candidates], np.float32)
+        near_enough = NEAR_ENOUGH_BY_WORDS
+        if understands(self._embedder.model_id, language):
+            cosines = await self._cosines(question, candidates)
+            if cosines is not None:
+                scores = ENGLISH_WEIGHT * cosines + (1 - ENGLISH_WEIGHT) * scores
+                near_enough = NEAR_ENOUGH
+        scores += [
+            FIGURE_WEIGHT * asked.figures(each.sentence.spoken) + RETRIEVAL_WEIGHT * each.passage.score
+            for each in candidates
+        ]
+        for at in np.argsort(-scores, kind="stable"):
+            if scores[at] < near_enough:
+                return None
+            quote = _quoted(candidates, scores, int(at))
+            # too short a text cannot be told from another one like it, and would not leave
+            if locate(quote.text, quote.passage.text) is not None:
+                return quote
+        return None
+
+    async def _cosines(self, question: str, candidates: Sequence[_Candidate]) -> Floats | None:
+        """Cosine of the question and each candidate, [n]; None where the embedder fails."""
+        # no text has more tokens than characters, so a cut here is never refused by the embedder
+        texts = [each.embed_text[: self._embedder.max_tokens] for each in candidates]
+        try:
+            vector = await self._embedder.embed_query(question)
+            if missing := [text for text in dict.fromkeys(texts) if text not in self._vectors]:
+                if len(self._vectors) + len(missing) > KEPT_VECTORS:
+                    self._vectors.clear()
+                    missing = list(dict.fromkeys(texts))
+                embedded = await self._embedder.embed_documents(missing)
+                self._vectors |= dict(zip(missing, embedded, strict=True))
+        except Exception as error:
+            # the embedder may be the provider whose failure brought us here, whatever it raises
+            log.warning("quotes.without_embeddings", error=type(error).__name__)
+            return None
+        cosines: Floats = np.stack([self._vectors[text] for text in texts]) @ vector
+        return cosines
 
 
-def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    piece = text[start:end]
-    if not any(char.isalnum() for char in piece):
-        return
-    start += len(piece) - len(piece.lstrip())
-    end = start + len(piece.strip())
-    if end - start > QUOTE_LIMIT:
-        # never inside a word: back to the last blank before the limit
-        blank = max(text.rfind(" ", start, start + QUOTE_LIMIT), text.rfind("\n", start, start + QUOTE_LIMIT))
-        end = blank if blank > start else end
-    yield start, end
+def _candidates(passages: Sequence[Passage]) -> Iterator[_Candidate]:
+    seen: set[str] = set()
+    for passage in passages:
+        found = sentences(passage.text)
+        for at, sentence in enumerate(found):
+            # chunks overlap, so a sentence may be found twice
+            if sentence.spoken not in seen:
+                seen.add(sentence.spoken)
+                yield _Candidate(passage, sentence, tuple(_beside(found, at)))
 
 
-async def best_quotes(
-    question: str, passages: Sequence[Passage], language: str, embedder: Embedder
-) -> list[Quote]:
-    """The best sentence, and one more where it is nearly as good; none where nothing is near enough.
+def _beside(found: Sequence[Sentence], at: int) -> Iterator[Sentence]:
+    """The sentences before and after in the same paragraph; a row stands for itself."""
+    for other in (at + 1, at - 1):
+        if 0 <= other < len(found) and not found[at].row and found[other].block == found[at].block:
+            yield found[other]
 
-    Two that touch become one quote, as long as it is not above the limit.
-    """
-    spans = [(passage, *span) for passage in passages for span in sentence_spans(passage.text)]
-    if not spans:
-        return []
-    texts = [passage.text[start:end] for passage, start, end in spans]
-    scores = await TextIndex(texts, embedder).scores(question, language)
-    quotes = [
-        Quote(passage, start, end, float(score) + RETRIEVAL_WEIGHT * passage.score)
-        for (passage, start, end), score in zip(spans, scores, strict=True)
-    ]
-    ranked = sorted(quotes, key=lambda quote: -quote.nearness)
-    best = ranked[0]
-    if best.nearness < NEAR_ENOUGH:
-        return []
-    for second in ranked[1:]:
-        if second.nearness < SECOND_SHARE * best.nearness:
+
+def _by_words(asked: Asked, candidate: _Candidate) -> float:
+    beside = " ".join(each.spoken for each in candidate.beside)
+    return asked.covered(candidate.sentence.spoken, candidate.sentence.under, beside)
+
+
+def _quoted(candidates: Sequence[_Candidate], scores: Floats, best: int) -> Quote:
+    chosen = candidates[best]
+    parts = [chosen.sentence]
+    nearness = {each.sentence: score for each, score in zip(candidates, scores, strict=True)}
+    for other in sorted(chosen.beside, key=lambda each: -nearness.get(each, 0.0)):
+        start, end = min(parts[0].start, other.start), max(parts[0].end, other.end)
+        if nearness.get(other, 0.0) >= NEIGHBOUR_SHARE * scores[best] and end - start <= QUOTE_LIMIT:
+            parts = sorted([*parts, other], key=lambda each: each.start)
             break
-        if _same(second.spoken, best.spoken):
-            continue
-        joined = _joined(best, second)
-        return [joined] if joined else [best, second]
-    return [best]
-
-
-def _same(one: str, other: str) -> bool:
-    return float(NgramIndex([one]).scores(other)[0]) > 0.9
-
-
-def _joined(one: Quote, other: Quote) -> Quote | None:
-    """Both as one span where only blanks stand between them."""
-    if one.passage is not other.passage:
-        return None
-    first, last = sorted((one, other), key=lambda quote: quote.start)
-    between = one.passage.text[first.end : last.start]
-    if between.strip() or last.end - first.start > QUOTE_LIMIT:
-        return None
-    return Quote(one.passage, first.start, last.end, max(one.nearness, other.nearness))
+    spoken = " ".join(part.spoken for part in parts)
+    heading = chosen.sentence.heading
+    if chosen.sentence.row and heading and not heading.endswith("?"):
+        spoken = f"{heading.rstrip(':')}: {spoken}"
+    return Quote(chosen.passage, chosen.passage.text[parts[0].start : parts[-1].end], spoken)

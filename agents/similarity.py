@@ -75,10 +75,14 @@ class NgramIndex:
         return math.sqrt(sum(value * value for value in weighted.values())) or 1.0, weighted
 
 
+def understands(model_id: str, language: str) -> bool:
+    """Whether the embeddings of a model mean anything in a language."""
+    return language == "en" or not model_id.startswith("minilm")
+
+
 def embedding_weight(model_id: str, language: str) -> float:
     """The embeddings' share of the mixture, 0 to 1."""
-    english_only = model_id.startswith("minilm")
-    return ENGLISH_WEIGHT if language == "en" or not english_only else OTHER_WEIGHT
+    return ENGLISH_WEIGHT if understands(model_id, language) else OTHER_WEIGHT
 
 
 class TextIndex:

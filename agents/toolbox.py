@@ -40,7 +40,7 @@ CALL_PERSON_SPEC: dict[str, Any] = {
 
 def specs_for(agent: AgentSpec, registry: Registry) -> list[dict[str, Any]]:
     """The agent's tools in the shape of OpenAI's function calling."""
-    return [*(registry.tools[name].openai_spec() for name in agent.tools), CALL_PERSON_SPEC]
+    return [*(registry.tools[name].openai_spec for name in agent.tools), CALL_PERSON_SPEC]
 
 
 class VaultPrivacy:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request
-from litestar.di import Provide
-from sqlalchemy.ext.asyncio import AsyncSession
+from litestar.di import NamedDependency, Provide
 
 from ingest.pipeline import IngestPipeline
 from server.settings import ServerSettings
@@ -15,6 +14,7 @@ from storage.errors import ConfigurationError
 from storage.queue import Queue
 from storage.redis import EventBus
 from storage.settings import StorageSettings
+from storage.sql import Session
 from storage.tenancy import Database, TenantContext
 from storage.vectors.embedder import make_embedder
 from storage.vectors.index import VectorIndex
@@ -89,8 +89,8 @@ async def provide_context(request: Request[Any, Any, Any]) -> TenantContext:
 
 
 async def provide_session(
-    request: Request[Any, Any, Any], context: TenantContext
-) -> AsyncIterator[AsyncSession]:
+    request: Request[Any, Any, Any], context: NamedDependency[TenantContext]
+) -> AsyncIterator[Session]:
     """The request's transaction: committed after the handler, rolled back when it raises."""
     database: Database = request.app.state.database
     async with database.tenant_session(context) as session:

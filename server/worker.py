@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from arq.connections import ArqRedis
+import uvloop
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
@@ -29,8 +29,7 @@ from server.jobs.outbox import OutboxJob
 from server.jobs.quarantine import run_in_quarantine
 from server.jobs.sweep import sweep_forever
 from server.mind import build_mind
-from storage.queue import QUEUE_NAME, deserialize_job, serialize_job
-from storage.redis import make_pool
+from storage.queue import QUEUE_NAME, deserialize_job, make_arq, serialize_job, take_now
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +63,10 @@ async def run_worker() -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    async with opened_parts("worker") as parts, opened_inbox(parts, build_mind(parts), run_in_quarantine) as (inbox, outbox):
+    async with (
+        opened_parts("worker") as parts,
+        opened_inbox(parts, build_mind(parts), run_in_quarantine) as (inbox, outbox),
+    ):
         desk = Desk(inbox, outbox, IngestJob(parts.intake), max_turns=parts.settings.max_turns)
         await parts.resources.embedder.embed_query(
             "warm up"
@@ -74,6 +76,9 @@ async def run_worker() -> None:
                 sweep_forever(parts.database, desk, parts.settings.sweep_seconds), name="sweep"
             ),
             asyncio.create_task(listen(parts.storage.redis_url or "", desk), name="wake-ups"),
+            asyncio.create_task(
+                take_now(parts.storage.redis_url or "", desk.drain_inbox), name="fresh messages"
+            ),
         ]
         log.info("worker_ready")
         if parts.settings.ready_file is not None:
@@ -90,8 +95,8 @@ async def run_worker() -> None:
 async def listen(redis_url: str, desk: Desk) -> None:
     """Take wake-ups from arq; start it anew when Redis went away (arq's worker ends then)."""
 
-    async def drain_inbox(_context: dict[Any, Any], tenant_id: str, thread_id: str) -> None:
-        desk.drain_inbox(UUID(tenant_id), UUID(thread_id))
+    async def drain_inbox(context: dict[Any, Any], tenant_id: str, thread_id: str) -> None:
+        desk.drain_inbox(UUID(tenant_id), UUID(thread_id), asked_at=context["enqueue_time"])
 
     async def drain_outbox(_context: dict[Any, Any], tenant_id: str, thread_id: str) -> None:
         desk.drain_outbox(UUID(tenant_id), UUID(thread_id))
@@ -105,12 +110,7 @@ async def listen(redis_url: str, desk: Desk) -> None:
         "ingest_document": ingest_document,
     }
     while True:
-        redis = ArqRedis(
-            pool_or_conn=make_pool(redis_url),
-            job_serializer=serialize_job,
-            job_deserializer=deserialize_job,
-            default_queue_name=QUEUE_NAME,
-        )
+        redis = make_arq(redis_url)
         worker = Worker(
             functions=[func(job, name=name, max_tries=1, keep_result=0) for name, job in jobs.items()],
             queue_name=QUEUE_NAME,
@@ -139,5 +139,5 @@ async def listen(redis_url: str, desk: Desk) -> None:
 
 def main() -> None:
     """Entry of ``python -m server worker``."""
-    asyncio.run(run_worker())
+    uvloop.run(run_worker())
     sys.exit(0)

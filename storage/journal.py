@@ -21,12 +21,12 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import LeaseLost
 from storage.ids import new_id
 from storage.repositories import turns
 from storage.repositories.turns import Step
+from storage.sql import Session
 from storage.tenancy import Database, TenantContext
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ class TurnJournal:
         return recorded
 
     async def effect(
-        self, name: str, request: dict[str, Any], act: Callable[[AsyncSession], Awaitable[dict[str, Any]]]
+        self, name: str, request: dict[str, Any], act: Callable[[Session], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """Something that changes the database: it and its journal row commit together, so a repeat returns
         the stored result.
@@ -161,7 +161,7 @@ class TurnJournal:
         """Ordinal of the step that comes next."""
         return self._next
 
-    async def flush(self, session: AsyncSession | None = None) -> None:
+    async def flush(self, session: Session | None = None) -> None:
         """Write what is buffered (clock readings, ids, notes): in the caller's transaction, or in one of its
         own.
 
@@ -176,7 +176,7 @@ class TurnJournal:
             await self._write(own)
         self._buffer.clear()
 
-    async def _write(self, session: AsyncSession) -> None:
+    async def _write(self, session: Session) -> None:
         try:
             written = await turns.append_steps(
                 session, turn_id=self.turn_id, thread_id=self.thread_id, fence=self._fence, steps=self._buffer

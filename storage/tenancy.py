@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import structlog
-from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.engine import make_engine
 from storage.settings import StorageSettings
+from storage.sql import Session, text
 
 log = structlog.get_logger(__name__)
 
@@ -49,19 +49,9 @@ class TenantContext:
         return f"{self.tenant_id}:{thread_id}"
 
 
-class _TenantSession(Session):
-    """Exists so that the listener below hears tenant sessions only."""
-
-
 _PIN = text(
     "select set_config('app.tenant_id', :tenant, true), set_config('synchronous_commit', :durability, true)"
 )
-
-
-@event.listens_for(_TenantSession, "after_begin")
-def _pin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    context: TenantContext = session.info["context"]
-    connection.execute(_PIN, {"tenant": str(context.tenant_id), "durability": session.info["durability"]})
 
 
 class Database:
@@ -73,9 +63,7 @@ class Database:
         self._platform = make_engine(urls.platform, settings, f"{process}:platform")
 
     @asynccontextmanager
-    async def tenant_session(
-        self, context: TenantContext, *, durable: bool = True
-    ) -> AsyncIterator[AsyncSession]:
+    async def tenant_session(self, context: TenantContext, *, durable: bool = True) -> AsyncIterator[Session]:
         """A transaction on behalf of one tenant; commits at the end, rolls back on any exception.
 
         Args:
@@ -85,15 +73,14 @@ class Database:
                 is there. Used for steps whose loss together with all that followed them is the same as never
                 having begun.
         """
-        info = {"context": context, "durability": "on" if durable else "off"}
-        session = AsyncSession(
-            self._app, sync_session_class=_TenantSession, expire_on_commit=False, info=info
-        )
-        async with session, session.begin():
-            yield session
+        async with self._app.begin() as connection:
+            await connection.execute(
+                _PIN, {"tenant": str(context.tenant_id), "durability": "on" if durable else "off"}
+            )
+            yield connection
 
     @asynccontextmanager
-    async def platform_session(self, reason: str) -> AsyncIterator[AsyncSession]:
+    async def platform_session(self, reason: str) -> AsyncIterator[Session]:
         """A transaction across tenants. For finding out whose work it is, and for administration; never for
         content.
 
@@ -101,8 +88,8 @@ class Database:
             reason: why row-level security may be passed here; it is logged.
         """
         log.debug("platform_session", reason=reason)
-        async with AsyncSession(self._platform, expire_on_commit=False) as session, session.begin():
-            yield session
+        async with self._platform.begin() as connection:
+            yield connection
 
     async def ping(self) -> str:
         """The current migration of the database.
@@ -122,7 +109,8 @@ def is_connection_loss(error: BaseException) -> bool:
     """True where the server went away or restarted: the same work may succeed in a moment and has not failed."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | ConnectionError | TimeoutError)
+    # psycopg's own come from the checkpoints, which do not go through SQLAlchemy.
+    return isinstance(error, OperationalError | PoolTimeout | ConnectionError | psycopg.OperationalError)
 
 
 def rowcount(result: Any) -> int:

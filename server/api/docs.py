@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar import Controller, MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
 from server.embedded import package_path
 
@@ -38,7 +39,7 @@ class DocsController(Controller):
         return _START
 
     @get("/{name:str}")
-    async def asset(self, name: str) -> Response[bytes]:
+    async def asset(self, name: FromPath[str]) -> Response[bytes]:
         """Swagger UI's own files, out of the package that ships them."""
         if name not in _ASSETS:
             raise NotFoundException

@@ -9,10 +9,10 @@ from litestar import Controller, Request, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.queue import Queue
 from storage.repositories import audit, inbox, outbox, threads, turns
+from storage.sql import Session
 from storage.tenancy import Database, TenantContext
 
 Limit = Annotated[int, Parameter(ge=1, le=200)]
@@ -90,7 +90,7 @@ class ThreadController(Controller):
     @get(opt={"scopes": ["inbox:read"]})
     async def list_threads(
         self,
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         needs_human: FromQuery[bool | None] = None,
         before: FromQuery[datetime | None] = None,
         limit: FromQuery[Limit] = 50,
@@ -104,7 +104,7 @@ class ThreadController(Controller):
         )
 
     @get("/{thread_id:uuid}", opt={"scopes": ["inbox:read"]})
-    async def get_thread(self, thread_id: FromPath[UUID], session: NamedDependency[AsyncSession]) -> Thread:
+    async def get_thread(self, thread_id: FromPath[UUID], session: NamedDependency[Session]) -> Thread:
         """One thread."""
         return msgspec.convert(await threads.get_thread(session, thread_id), Thread)
 
@@ -112,7 +112,7 @@ class ThreadController(Controller):
     async def list_messages(
         self,
         thread_id: FromPath[UUID],
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
         after: FromQuery[Annotated[int, Parameter(ge=0)]] = 0,
         limit: FromQuery[Limit] = 100,
@@ -128,7 +128,7 @@ class ThreadController(Controller):
         self,
         thread_id: FromPath[UUID],
         data: JSONBody[Handler],
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
     ) -> Thread:
         """Take a thread over (``human``) or give it back (``agent``). The secretary does not talk into a
@@ -147,7 +147,7 @@ class MessageController(Controller):
     async def get_message(
         self,
         message_id: FromPath[UUID],
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
     ) -> Message:
         """One message."""
@@ -156,7 +156,7 @@ class MessageController(Controller):
         return msgspec.convert(vars(found), Message)
 
     @get("/{message_id:uuid}/trace", opt={"scopes": ["inbox:read"]})
-    async def get_trace(self, message_id: FromPath[UUID], session: NamedDependency[AsyncSession]) -> Trace:
+    async def get_trace(self, message_id: FromPath[UUID], session: NamedDependency[Session]) -> Trace:
         """What happened inside the turn that answered this message, or of which it is the answer: every step,
         as the model saw it.
         """
@@ -176,7 +176,7 @@ class DeadLetterController(Controller):
 
     @get(opt={"scopes": ["inbox:read"]})
     async def list_dead_letters(
-        self, session: NamedDependency[AsyncSession], limit: FromQuery[Limit] = 100
+        self, session: NamedDependency[Session], limit: FromQuery[Limit] = 100
     ) -> list[DeadLetter]:
         """What was given up: messages without an answer (``inbox``) and answers that could not be sent
         (``outbox``).

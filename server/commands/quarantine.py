@@ -12,7 +12,10 @@ async def run_turn(tenant: str, thread: str, fence: str) -> int:
     """Exit 0: the turn came to an end, good or bad, and it is written down. Anything else: the process died
     of it.
     """
-    async with opened_parts("quarantine") as parts, opened_inbox(parts, build_mind(parts), None) as (inbox, _outbox):
+    async with (
+        opened_parts("quarantine") as parts,
+        opened_inbox(parts, build_mind(parts), None) as (inbox, _outbox),
+    ):
         try:
             await inbox.resume(UUID(tenant), UUID(thread), UUID(fence))
         except LeaseLost:

@@ -2,6 +2,7 @@
 way.
 """
 
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -25,8 +26,11 @@ class Desk:
         self._sends = Workforce(max_turns)
         self._documents = Workforce(1)
 
-    def drain_inbox(self, tenant_id: UUID, thread_id: UUID) -> None:
-        self._turns.ask(("inbox", tenant_id, thread_id), partial(self._inbox.drain, tenant_id, thread_id))
+    def drain_inbox(self, tenant_id: UUID, thread_id: UUID, asked_at: datetime | None = None) -> None:
+        """Answer a thread. ``asked_at`` (UTC): when the wake-up was sent; what was begun later has seen its message."""
+        key = ("inbox", tenant_id, thread_id)
+        if asked_at is None or not self._turns.begun_since(key, asked_at):
+            self._turns.ask(key, partial(self._inbox.drain, tenant_id, thread_id))
 
     def drain_outbox(self, tenant_id: UUID, thread_id: UUID) -> None:
         self._sends.ask(("outbox", tenant_id, thread_id), partial(self._outbox.drain, tenant_id, thread_id))

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -21,10 +22,13 @@ from server.jobs.outbox import OutboxJob
 from server.settings import ServerSettings
 from storage.errors import LeaseLost
 from storage.journal import TurnJournal
-from storage.placeholders import Vault
+from storage.placeholders import Vault, VaultEntry
 from storage.redis import EventBus
-from storage.repositories import directory, inbox, turns
+from storage.repositories import inbox, turns
+from storage.repositories.directory import TenantInfo
 from storage.repositories.inbox import Answered, Claim, Reply
+from storage.repositories.turns import Step
+from storage.sql import Session
 from storage.tenancy import Database, TenantContext, is_connection_loss
 
 log = structlog.get_logger(__name__)
@@ -76,8 +80,9 @@ class InboxJob:
             claim = await inbox.claim(
                 session, thread_id, fence=uuid4(), lease_seconds=self._settings.lease_seconds
             )
-        if claim is None:
-            return False
+            if claim is None:
+                return False
+            turn = await _load(session, claim)
         structlog.contextvars.bind_contextvars(tenant_id=str(context.tenant_id), turn_id=str(claim.turn_id))
         async with _kept(self._keep_lease(context, claim)):
             try:
@@ -86,7 +91,7 @@ class InboxJob:
                 elif claim.crashes >= CRASHES_BEFORE_QUARANTINE and self._quarantine is not None:
                     await self._isolate(context, claim, self._quarantine)
                 else:
-                    await self.work(context, claim)
+                    await self._work(context, turn)
             except LeaseLost:
                 log.warning("lease_lost")
                 return False
@@ -102,18 +107,19 @@ class InboxJob:
             tenant_id, actor="agent:secretary", request_id=f"job_{uuid4().hex}", scopes=AGENT_SCOPES
         )
         async with self._database.tenant_session(context) as session:
-            claim = await inbox.claimed(session, thread_id, fence)
-        await self.work(context, claim)
+            turn = await _load(session, await inbox.claimed(session, thread_id, fence))
+        await self._work(context, turn)
 
-    async def work(self, context: TenantContext, claim: Claim) -> None:
+    async def _work(self, context: TenantContext, turn: "_Turn") -> None:
         """Run a claimed turn to its end.
 
         Raises:
             LeaseLost: somebody else works this thread now.
         """
+        claim = turn.claim
         try:
             async with asyncio.timeout(self._settings.turn_timeout):
-                answered = await self._answer(context, claim)
+                answered = await self._answer(context, turn)
         except LeaseLost:
             raise
         except asyncio.CancelledError:
@@ -139,18 +145,15 @@ class InboxJob:
         if answered is not None:
             await self._outbox.send_now(context, claim, answered)
 
-    async def _answer(self, context: TenantContext, claim: Claim) -> Answered | None:
-        async with self._database.tenant_session(context, durable=False) as session:
-            info = await directory.own_tenant(session)
-            vault = Vault(await turns.load_vault(session, claim.thread_id))
-            steps = await turns.load_steps(session, claim.turn_id) if claim.attempts > 1 else []
+    async def _answer(self, context: TenantContext, turn: "_Turn") -> Answered | None:
+        claim = turn.claim
         journal = TurnJournal(
             self._database,
             context,
             turn_id=claim.turn_id,
             thread_id=claim.thread_id,
             fence=claim.fence,
-            steps=steps,
+            steps=turn.steps,
         )
         channel = room(context, claim.thread_id)
         await self._bus.publish(channel, {"t": "typing", "on": True})
@@ -158,7 +161,7 @@ class InboxJob:
         async def draft(text: str) -> None:
             await self._bus.publish(channel, {"t": "draft", "id": str(claim.turn_id), "text": text})
 
-        reply: Reply = await self._runner.run(context, info, claim, journal, vault, draft)
+        reply: Reply = await self._runner.run(context, turn.info, claim, journal, Vault(turn.vault), draft)
         message_id = journal.new_id("reply")
         async with self._database.tenant_session(context) as session:
             await journal.flush(session)
@@ -198,6 +201,22 @@ class InboxJob:
     async def _return_turn(self, context: TenantContext, claim: Claim) -> None:
         async with self._database.tenant_session(context) as session:
             await inbox.return_turn(session, claim)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A claimed turn with what it needs from the database, read in the transaction of the claim."""
+
+    claim: Claim
+    info: TenantInfo
+    vault: list[VaultEntry]
+    steps: list[Step]
+
+
+async def _load(session: Session, claim: Claim) -> _Turn:
+    info, vault = await turns.load_surroundings(session, claim.thread_id)
+    steps = await turns.load_steps(session, claim.turn_id) if claim.attempts > 1 else []
+    return _Turn(claim, info, vault, steps)
 
 
 class _kept:  # noqa: N801  # reads as a verb where it is used

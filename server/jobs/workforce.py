@@ -1,8 +1,10 @@
 """Keeps a worker's tasks: one for each key at a time, not more than a number at once, and an orderly end."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -10,6 +12,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 Key = tuple[Any, ...]
+REMEMBERED = 5_000
 
 
 class Workforce:
@@ -23,6 +26,15 @@ class Workforce:
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._closing = False
+        self._begun: OrderedDict[Key, datetime] = OrderedDict()
+
+    def begun_since(self, key: Key, moment: datetime) -> bool:
+        """Whether work under this key was begun after a moment (UTC).
+
+        Clocks of two machines may differ; the worst that comes of it is a second's wait for the sweep.
+        """
+        begun = self._begun.get(key)
+        return begun is not None and begun >= moment
 
     def ask(self, key: Key, work: Callable[[], Awaitable[None]]) -> None:
         """Have ``work`` done under this key, now or after the run that is under way."""
@@ -41,6 +53,10 @@ class Workforce:
             while True:
                 self._again.discard(key)
                 async with self._slots:
+                    self._begun[key] = datetime.now(UTC)
+                    self._begun.move_to_end(key)
+                    if len(self._begun) > REMEMBERED:
+                        self._begun.popitem(last=False)
                     await work()
                 if key not in self._again or self._closing:
                     return

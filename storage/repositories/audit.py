@@ -3,15 +3,13 @@
 import json
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from storage.ids import new_id
+from storage.sql import Session, text
 from storage.tenancy import TenantContext
 
 
 async def record(
-    session: AsyncSession,
+    session: Session,
     context: TenantContext,
     action: str,
     object_type: str,

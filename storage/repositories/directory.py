@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from storage.errors import NotFound
 from storage.ids import new_id
+from storage.sql import Session, text
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Login:
     scopes: tuple[str, ...]
 
 
-async def channel_by_key(session: AsyncSession, public_key: str, kind: str) -> ChannelRef | None:
+async def channel_by_key(session: Session, public_key: str, kind: str) -> ChannelRef | None:
     row = (
         await session.execute(
             text("""
@@ -70,7 +68,7 @@ async def channel_by_key(session: AsyncSession, public_key: str, kind: str) -> C
     )
 
 
-async def login(session: AsyncSession, tenant_slug: str, email: str) -> Login | None:
+async def login(session: Session, tenant_slug: str, email: str) -> Login | None:
     row = (
         await session.execute(
             text("""
@@ -83,7 +81,7 @@ async def login(session: AsyncSession, tenant_slug: str, email: str) -> Login | 
     return None if row is None else Login(row.tenant_id, row.id, row.password_hash, tuple(row.scopes))
 
 
-async def tenant_by_slug(session: AsyncSession, slug: str) -> TenantInfo:
+async def tenant_by_slug(session: Session, slug: str) -> TenantInfo:
     """A tenant by its short name.
 
     Raises:
@@ -100,21 +98,7 @@ async def tenant_by_slug(session: AsyncSession, slug: str) -> TenantInfo:
     return TenantInfo(row.id, row.slug, row.name, tuple(row.languages), row.time_zone, row.settings)
 
 
-async def own_tenant(session: AsyncSession) -> TenantInfo:
-    """The tenant of a tenant session.
-
-    Raises:
-        NotFound: it was deleted.
-    """
-    row = (
-        await session.execute(text("select id, slug, name, languages, time_zone, settings from tenants"))
-    ).one_or_none()
-    if row is None:
-        raise NotFound("The tenant does not exist any more.")
-    return TenantInfo(row.id, row.slug, row.name, tuple(row.languages), row.time_zone, row.settings)
-
-
-async def add_tenant(session: AsyncSession, tenant: TenantInfo) -> None:
+async def add_tenant(session: Session, tenant: TenantInfo) -> None:
     """Make a tenant; does nothing where the id is taken."""
     await session.execute(
         text("""
@@ -131,7 +115,7 @@ async def add_tenant(session: AsyncSession, tenant: TenantInfo) -> None:
 
 
 async def ensure_widget(
-    session: AsyncSession, settings: dict[str, Any], *, key: str, origins: Sequence[str]
+    session: Session, settings: dict[str, Any], *, key: str, origins: Sequence[str]
 ) -> None:
     """Make the web widget of a tenant session's tenant where it has none. An old one keeps its key and settings
     and takes the origins over.
@@ -151,7 +135,7 @@ async def ensure_widget(
 
 
 async def ensure_user(
-    session: AsyncSession, *, email: str, name: str, password_hash: str, scopes: Sequence[str]
+    session: Session, *, email: str, name: str, password_hash: str, scopes: Sequence[str]
 ) -> None:
     """Make a member of staff of a tenant session's tenant, or give the one with this e-mail the password and the
     scopes.
@@ -165,11 +149,11 @@ async def ensure_user(
     )
 
 
-async def tenant_ids(session: AsyncSession) -> list[UUID]:
+async def tenant_ids(session: Session) -> list[UUID]:
     return list(await session.scalars(text("select id from tenants order by id")))
 
 
-async def first_channel_key(session: AsyncSession, tenant_slug: str, kind: str) -> str | None:
+async def first_channel_key(session: Session, tenant_slug: str, kind: str) -> str | None:
     """The public key of a tenant's oldest channel of a kind."""
     key: str | None = await session.scalar(
         text("""

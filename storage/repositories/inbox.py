@@ -16,11 +16,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.ids import new_id
+from storage.sql import Session, text
 from storage.tenancy import rowcount
 
 MAX_TURN_MESSAGES = 10
@@ -107,7 +105,7 @@ class Answered:
 
 
 async def receive(
-    session: AsyncSession,
+    session: Session,
     *,
     channel_id: UUID,
     thread_id: UUID,
@@ -161,7 +159,7 @@ async def receive(
     return Received(row.id, row.thread_id, row.seq, row.created)
 
 
-async def claim(session: AsyncSession, thread_id: UUID, *, fence: UUID, lease_seconds: float) -> Claim | None:
+async def claim(session: Session, thread_id: UUID, *, fence: UUID, lease_seconds: float) -> Claim | None:
     """Take the thread's lease and its next turn; None when there is nothing to do now or somebody else is at
     it.
 
@@ -193,7 +191,7 @@ async def claim(session: AsyncSession, thread_id: UUID, *, fence: UUID, lease_se
     return _claim(thread_id, thread, fence, turn_id, members, attempts=pending[0].attempts + 1)
 
 
-async def claimed(session: AsyncSession, thread_id: UUID, fence: UUID) -> Claim:
+async def claimed(session: Session, thread_id: UUID, fence: UUID) -> Claim:
     """The turn that is being worked under this fence.
 
     Raises:
@@ -216,7 +214,7 @@ async def claimed(session: AsyncSession, thread_id: UUID, fence: UUID) -> Claim:
     )
 
 
-async def _pending(session: AsyncSession, thread_id: UUID) -> Any:
+async def _pending(session: Session, thread_id: UUID) -> Any:
     return (
         await session.execute(
             text("""
@@ -263,7 +261,7 @@ def _members(pending: Any) -> list[Any]:
     return members
 
 
-async def extend_lease(session: AsyncSession, thread_id: UUID, fence: UUID, lease_seconds: float) -> bool:
+async def extend_lease(session: Session, thread_id: UUID, fence: UUID, lease_seconds: float) -> bool:
     """True while the lease is still ours; it then lasts ``lease_seconds`` from now."""
     result = await session.execute(
         text("""
@@ -274,7 +272,7 @@ async def extend_lease(session: AsyncSession, thread_id: UUID, fence: UUID, leas
     return rowcount(result) == 1
 
 
-async def release(session: AsyncSession, thread_id: UUID, fence: UUID) -> None:
+async def release(session: Session, thread_id: UUID, fence: UUID) -> None:
     """Give the lease back; does nothing where it is no longer ours."""
     await session.execute(
         text("update threads set lease_until = null, fence = null where id = :thread and fence = :fence"),
@@ -282,7 +280,7 @@ async def release(session: AsyncSession, thread_id: UUID, fence: UUID) -> None:
     )
 
 
-async def return_turn(session: AsyncSession, claim: Claim) -> None:
+async def return_turn(session: Session, claim: Claim) -> None:
     """Put a turn back as if it had not been claimed: the process is being shut down, which is nobody's
     failure.
     """
@@ -297,7 +295,7 @@ async def return_turn(session: AsyncSession, claim: Claim) -> None:
 
 
 async def answer(
-    session: AsyncSession, claim: Claim, reply: Reply, *, message_id: UUID, outbox_lease_seconds: float
+    session: Session, claim: Claim, reply: Reply, *, message_id: UUID, outbox_lease_seconds: float
 ) -> Answered | None:
     """Step 7: reply, outbox row, usage event and the answered messages, all or nothing; gives the lease back.
 
@@ -373,7 +371,7 @@ async def answer(
     return Answered(message_id, seq, outbox_id, leased.scalar_one(), dedupe_key)
 
 
-async def fail(session: AsyncSession, claim: Claim, error: str, *, retry_in: timedelta | None) -> None:
+async def fail(session: Session, claim: Claim, error: str, *, retry_in: timedelta | None) -> None:
     """Note an attempt that ended in an exception: try again later, or (``retry_in`` None) give the turn up
     and call a person.
 
@@ -401,7 +399,7 @@ async def fail(session: AsyncSession, claim: Claim, error: str, *, retry_in: tim
     await release(session, claim.thread_id, claim.fence)
 
 
-async def _settle(session: AsyncSession, claim: Claim, state: str, error: str | None = None) -> None:
+async def _settle(session: Session, claim: Claim, state: str, error: str | None = None) -> None:
     await session.execute(
         text("""
         update inbox_messages set state = :state, last_error = coalesce(:error, last_error)
@@ -411,7 +409,7 @@ async def _settle(session: AsyncSession, claim: Claim, state: str, error: str | 
     )
 
 
-async def dead_letters(session: AsyncSession, limit: int = 100) -> list[dict[str, Any]]:
+async def dead_letters(session: Session, limit: int = 100) -> list[dict[str, Any]]:
     """Turns that were given up, newest first."""
     rows = await session.execute(
         text("""
@@ -423,7 +421,7 @@ async def dead_letters(session: AsyncSession, limit: int = 100) -> list[dict[str
     return [dict(row._mapping) for row in rows]
 
 
-async def replay(session: AsyncSession, message_id: UUID) -> UUID:
+async def replay(session: Session, message_id: UUID) -> UUID:
     """Put a dead turn back into the queue, with all its attempts ahead of it; returns the thread to wake.
 
     Raises:
@@ -452,7 +450,7 @@ async def replay(session: AsyncSession, message_id: UUID) -> UUID:
     return UUID(str(row.thread_id))
 
 
-async def due_threads(session: AsyncSession, *, older_than: float, limit: int) -> list[tuple[UUID, UUID]]:
+async def due_threads(session: Session, *, older_than: float, limit: int) -> list[tuple[UUID, UUID]]:
     """For the sweep (platform role): (tenant, thread) with a message that should be in work and is not."""
     rows = await session.execute(
         text("""
@@ -467,7 +465,7 @@ async def due_threads(session: AsyncSession, *, older_than: float, limit: int) -
     return [(row.tenant_id, row.thread_id) for row in rows]
 
 
-async def has_due(session: AsyncSession, thread_id: UUID) -> bool:
+async def has_due(session: Session, thread_id: UUID) -> bool:
     """True where a message of the thread could be claimed right now."""
     return bool(
         await session.scalar(

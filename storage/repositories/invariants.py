@@ -5,8 +5,7 @@ answer.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from storage.sql import Session, text
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ INVARIANTS = (
 )
 
 
-async def violations(session: AsyncSession, limit: int = 20) -> dict[str, list[dict[str, Any]]]:
+async def violations(session: Session, limit: int = 20) -> dict[str, list[dict[str, Any]]]:
     """Violations by invariant, at most ``limit`` of each (platform role)."""
     found = {}
     for invariant in INVARIANTS:
@@ -126,7 +125,7 @@ async def violations(session: AsyncSession, limit: int = 20) -> dict[str, list[d
     return found
 
 
-async def totals(session: AsyncSession) -> dict[str, int]:
+async def totals(session: Session) -> dict[str, int]:
     """How much the invariants were checked on."""
     row = (
         await session.execute(

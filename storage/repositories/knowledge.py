@@ -8,11 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import NotFound
 from storage.ids import new_id
+from storage.sql import Session, text
 from storage.tenancy import rowcount
 
 # Text-search configurations that PostgreSQL ships with, by language; others are searched unstemmed.
@@ -58,7 +57,7 @@ class Passage:
 
 
 async def add_document(
-    session: AsyncSession, *, source: str, fields: dict[str, Any], pages: Sequence[tuple[int, str]]
+    session: Session, *, source: str, fields: dict[str, Any], pages: Sequence[tuple[int, str]]
 ) -> tuple[UUID, bool]:
     """Store a parsed file: (id, True), or (id of the same bytes, False).
 
@@ -97,7 +96,7 @@ async def add_document(
     return document_id, True
 
 
-async def get_document(session: AsyncSession, document_id: UUID) -> dict[str, Any]:
+async def get_document(session: Session, document_id: UUID) -> dict[str, Any]:
     """One document with its number of pages and chunks.
 
     Raises:
@@ -119,7 +118,7 @@ async def get_document(session: AsyncSession, document_id: UUID) -> dict[str, An
     return dict(row._mapping)
 
 
-async def list_documents(session: AsyncSession, limit: int = 200) -> list[dict[str, Any]]:
+async def list_documents(session: Session, limit: int = 200) -> list[dict[str, Any]]:
     rows = await session.execute(
         text("""
         select id, filename, title, content_type, language, size, parser, state, error, attempts, created_at from documents
@@ -130,7 +129,7 @@ async def list_documents(session: AsyncSession, limit: int = 200) -> list[dict[s
     return [dict(row._mapping) for row in rows]
 
 
-async def delete_document(session: AsyncSession, document_id: UUID) -> None:
+async def delete_document(session: Session, document_id: UUID) -> None:
     """Take a document and all that hangs on it away; from the commit on nothing of it can be cited.
 
     Raises:
@@ -143,7 +142,7 @@ async def delete_document(session: AsyncSession, document_id: UUID) -> None:
         raise NotFound("No such document.")
 
 
-async def pages(session: AsyncSession, document_id: UUID) -> list[tuple[int, str]]:
+async def pages(session: Session, document_id: UUID) -> list[tuple[int, str]]:
     rows = await session.execute(
         text("select number, text from document_pages where document_id = :id order by number"),
         {"id": document_id},
@@ -151,7 +150,7 @@ async def pages(session: AsyncSession, document_id: UUID) -> list[tuple[int, str
     return [(row.number, row.text) for row in rows]
 
 
-async def page_text(session: AsyncSession, document_id: UUID, number: int) -> str | None:
+async def page_text(session: Session, document_id: UUID, number: int) -> str | None:
     found: str | None = await session.scalar(
         text("select text from document_pages where document_id = :id and number = :number"),
         {"id": document_id, "number": number},
@@ -160,7 +159,7 @@ async def page_text(session: AsyncSession, document_id: UUID, number: int) -> st
 
 
 async def set_state(
-    session: AsyncSession, document_id: UUID, state: str, error: str | None = None, model: str | None = None
+    session: Session, document_id: UUID, state: str, error: str | None = None, model: str | None = None
 ) -> None:
     await session.execute(
         text("""
@@ -171,7 +170,7 @@ async def set_state(
     )
 
 
-async def note_attempt(session: AsyncSession, document_id: UUID, error: str | None = None) -> int:
+async def note_attempt(session: Session, document_id: UUID, error: str | None = None) -> int:
     """Count a try at a document; returns how many there were."""
     attempts: int | None = await session.scalar(
         text("""
@@ -183,7 +182,7 @@ async def note_attempt(session: AsyncSession, document_id: UUID, error: str | No
 
 
 async def store_chunks(
-    session: AsyncSession,
+    session: Session,
     document_id: UUID,
     chunks: Sequence[NewChunk],
     vectors: np.ndarray,
@@ -232,7 +231,7 @@ async def store_chunks(
     return ids
 
 
-async def vectors_of(session: AsyncSession, document_id: UUID, model: str) -> tuple[list[UUID], np.ndarray]:
+async def vectors_of(session: Session, document_id: UUID, model: str) -> tuple[list[UUID], np.ndarray]:
     """A document's chunk ids and vectors [n, dim] under a model, for the index."""
     rows = (
         await session.execute(
@@ -248,7 +247,7 @@ async def vectors_of(session: AsyncSession, document_id: UUID, model: str) -> tu
     )
 
 
-async def all_vectors(session: AsyncSession, model: str) -> tuple[list[UUID], np.ndarray]:
+async def all_vectors(session: Session, model: str) -> tuple[list[UUID], np.ndarray]:
     """All vectors of the tenant's ready documents: the exact scan that stands in while the index is down."""
     rows = (
         await session.execute(
@@ -264,7 +263,7 @@ async def all_vectors(session: AsyncSession, model: str) -> tuple[list[UUID], np
     )
 
 
-async def document_ids(session: AsyncSession, state: str) -> list[UUID]:
+async def document_ids(session: Session, state: str) -> list[UUID]:
     return list(
         await session.scalars(
             text("select id from documents where state = :state order by created_at"), {"state": state}
@@ -272,7 +271,7 @@ async def document_ids(session: AsyncSession, state: str) -> list[UUID]:
     )
 
 
-async def bm25(session: AsyncSession, question: str, limit: int) -> list[tuple[UUID, float]]:
+async def bm25(session: Session, question: str, limit: int) -> list[tuple[UUID, float]]:
     """Chunks by BM25 (k1 1.2, b 0.75), each language's documents with that language's stemming and stop
     words, best first.
     """
@@ -296,7 +295,7 @@ async def bm25(session: AsyncSession, question: str, limit: int) -> list[tuple[U
     return [(row.chunk_id, float(row.score)) for row in rows]
 
 
-async def passages(session: AsyncSession, chunk_ids: Sequence[UUID]) -> dict[UUID, Passage]:
+async def passages(session: Session, chunk_ids: Sequence[UUID]) -> dict[UUID, Passage]:
     """Those of the chunks that exist, belong to the tenant and whose document is ready."""
     rows = await session.execute(
         text("""
@@ -308,7 +307,7 @@ async def passages(session: AsyncSession, chunk_ids: Sequence[UUID]) -> dict[UUI
     return {row.chunk_id: Passage(**row._mapping) for row in rows}
 
 
-async def due_documents(session: AsyncSession, *, limit: int) -> list[tuple[UUID, UUID]]:
+async def due_documents(session: Session, *, limit: int) -> list[tuple[UUID, UUID]]:
     """For the sweep (platform role): (tenant, document) that is on its way to ready and was left alone for a
     while.
     """

@@ -5,11 +5,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from storage.errors import Conflict, NotFound
 from storage.ids import new_id
+from storage.sql import Session, text
 from storage.tenancy import rowcount
 
 
@@ -27,7 +25,7 @@ class Delivery:
     tries: int
 
 
-async def claim(session: AsyncSession, thread_id: UUID, *, lease_seconds: float) -> Delivery | None:
+async def claim(session: Session, thread_id: UUID, *, lease_seconds: float) -> Delivery | None:
     """The thread's oldest unsent row, if it is due and nobody is sending it."""
     row = (
         await session.execute(
@@ -50,9 +48,7 @@ async def claim(session: AsyncSession, thread_id: UUID, *, lease_seconds: float)
     )
 
 
-async def mark_sent(
-    session: AsyncSession, outbox_id: UUID, token: UUID, provider_id: str | None = None
-) -> bool:
+async def mark_sent(session: Session, outbox_id: UUID, token: UUID, provider_id: str | None = None) -> bool:
     """False where another sender has taken the row over."""
     result = await session.execute(
         text("""
@@ -65,7 +61,7 @@ async def mark_sent(
 
 
 async def mark_failed(
-    session: AsyncSession, delivery: Delivery, error: str, *, retry_in: timedelta | None
+    session: Session, delivery: Delivery, error: str, *, retry_in: timedelta | None
 ) -> None:
     """Back off, or (``retry_in`` None) give up: the row becomes a dead letter and the thread calls for a
     person.
@@ -93,7 +89,7 @@ async def mark_failed(
         )
 
 
-async def due_threads(session: AsyncSession, *, limit: int) -> list[tuple[UUID, UUID]]:
+async def due_threads(session: Session, *, limit: int) -> list[tuple[UUID, UUID]]:
     """For the sweep (platform role): (tenant, thread) with a row that should have been sent."""
     rows = await session.execute(
         text("""
@@ -105,7 +101,7 @@ async def due_threads(session: AsyncSession, *, limit: int) -> list[tuple[UUID, 
     return [(row.tenant_id, row.thread_id) for row in rows]
 
 
-async def dead_letters(session: AsyncSession, limit: int = 100) -> list[dict[str, Any]]:
+async def dead_letters(session: Session, limit: int = 100) -> list[dict[str, Any]]:
     rows = await session.execute(
         text("""
         select id, thread_id, message_id, tries, last_error, created_at from outbox where state = 'dead'
@@ -116,7 +112,7 @@ async def dead_letters(session: AsyncSession, limit: int = 100) -> list[dict[str
     return [dict(row._mapping) for row in rows]
 
 
-async def replay(session: AsyncSession, outbox_id: UUID) -> UUID:
+async def replay(session: Session, outbox_id: UUID) -> UUID:
     """Try a dead row again; returns its thread.
 
     Raises:

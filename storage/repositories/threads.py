@@ -5,11 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from storage.errors import NotFound
 from storage.ids import new_id
+from storage.sql import Session, text
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Message:
 _COLUMNS = "id, thread_id, external_id, direction, seq, text, state, agent, language, citations, reduced, in_reply_to, turn_id, created_at"
 
 
-async def open_thread(session: AsyncSession, channel_id: UUID, external_id: str) -> tuple[UUID, str, int]:
+async def open_thread(session: Session, channel_id: UUID, external_id: str) -> tuple[UUID, str, int]:
     """The visitor's thread in a channel, made at the first call: (id, epoch, last seq).
 
     ``epoch`` changes when a thread is begun anew under the same visitor, which tells a client to forget what
@@ -64,9 +62,7 @@ async def open_thread(session: AsyncSession, channel_id: UUID, external_id: str)
     return row.id, row.epoch, row.last_seq
 
 
-async def messages_after(
-    session: AsyncSession, thread_id: UUID, cursor: int, limit: int = 200
-) -> list[Message]:
+async def messages_after(session: Session, thread_id: UUID, cursor: int, limit: int = 200) -> list[Message]:
     """Messages with ``seq`` above the cursor, in order."""
     rows = await session.execute(
         text(
@@ -77,7 +73,7 @@ async def messages_after(
     return [Message(**row._mapping) for row in rows]
 
 
-async def message(session: AsyncSession, message_id: UUID) -> Message:
+async def message(session: Session, message_id: UUID) -> Message:
     """One message.
 
     Raises:
@@ -94,7 +90,7 @@ async def message(session: AsyncSession, message_id: UUID) -> Message:
 
 
 async def list_threads(
-    session: AsyncSession, *, needs_human: bool | None, before: datetime | None, limit: int
+    session: Session, *, needs_human: bool | None, before: datetime | None, limit: int
 ) -> list[dict[str, Any]]:
     """Threads, newest activity first. ``before`` pages on by ``updated_at``."""
     rows = await session.execute(
@@ -109,7 +105,7 @@ async def list_threads(
     return [dict(row._mapping) for row in rows]
 
 
-async def get_thread(session: AsyncSession, thread_id: UUID) -> dict[str, Any]:
+async def get_thread(session: Session, thread_id: UUID) -> dict[str, Any]:
     """One thread.
 
     Raises:
@@ -129,7 +125,7 @@ async def get_thread(session: AsyncSession, thread_id: UUID) -> dict[str, Any]:
     return dict(row._mapping)
 
 
-async def set_handler(session: AsyncSession, thread_id: UUID, handler: str) -> None:
+async def set_handler(session: Session, thread_id: UUID, handler: str) -> None:
     """Who answers from now on: ``agent`` or ``human``. Open messages follow; a turn in work is stopped at its
     last transaction.
 
@@ -157,7 +153,7 @@ async def set_handler(session: AsyncSession, thread_id: UUID, handler: str) -> N
         )
 
 
-async def set_contact(session: AsyncSession, thread_id: UUID, contact_id: UUID) -> None:
+async def set_contact(session: Session, thread_id: UUID, contact_id: UUID) -> None:
     """The thread turned out to be this contact's."""
     await session.execute(
         text("update threads set contact_id = :contact where id = :thread"),

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
+from storage.errors import NotFound
 from storage.ids import new_id
 from storage.placeholders import VaultEntry
+from storage.repositories.directory import TenantInfo
+from storage.sql import Session, text
 from storage.tenancy import rowcount
 
 
@@ -34,7 +34,7 @@ class Step:
     ended_at: datetime | None = None
 
 
-async def load_steps(session: AsyncSession, turn_id: UUID) -> list[Step]:
+async def load_steps(session: Session, turn_id: UUID) -> list[Step]:
     rows = await session.execute(
         text("""
         select ordinal, kind, name, request_hash, request, response, started_at, model, tokens_in, tokens_out, ended_at
@@ -46,7 +46,7 @@ async def load_steps(session: AsyncSession, turn_id: UUID) -> list[Step]:
 
 
 async def append_steps(
-    session: AsyncSession, *, turn_id: UUID, thread_id: UUID, fence: UUID, steps: Sequence[Step]
+    session: Session, *, turn_id: UUID, thread_id: UUID, fence: UUID, steps: Sequence[Step]
 ) -> bool:
     """Write steps if the thread's lease is still ours; False (and nothing written) where it is not."""
     result = await session.execute(
@@ -84,16 +84,30 @@ def _row(step: Step) -> dict[str, Any]:
     }
 
 
-async def load_vault(session: AsyncSession, thread_id: UUID) -> list[VaultEntry]:
-    """The placeholders of a thread, in the order in which they were given."""
-    rows = await session.execute(
-        text("select placeholder, kind, value, norm from pii_vault where thread_id = :thread order by id"),
-        {"thread": thread_id},
-    )
-    return [VaultEntry(row.placeholder, row.kind, row.value, row.norm) for row in rows]
+async def load_surroundings(session: Session, thread_id: UUID) -> tuple[TenantInfo, list[VaultEntry]]:
+    """The tenant, and the placeholders of a thread in the order in which they were given; one round trip.
+
+    Raises:
+        NotFound: the tenant was deleted.
+    """
+    row = (
+        await session.execute(
+            text("""
+            select t.id, t.slug, t.name, t.languages, t.time_zone, t.settings, (
+              select coalesce(jsonb_agg(jsonb_build_array(placeholder, kind, value, norm) order by v.id), '[]')
+                from pii_vault v where v.thread_id = :thread) as vault
+              from tenants t
+            """),
+            {"thread": thread_id},
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("The tenant does not exist any more.")
+    info = TenantInfo(row.id, row.slug, row.name, tuple(row.languages), row.time_zone, row.settings)
+    return info, [VaultEntry(*entry) for entry in row.vault]
 
 
-async def add_vault(session: AsyncSession, thread_id: UUID, entries: Sequence[VaultEntry]) -> None:
+async def add_vault(session: Session, thread_id: UUID, entries: Sequence[VaultEntry]) -> None:
     """Store new placeholders. A second worker that numbered the same value differently fails on the unique
     key.
     """

@@ -7,12 +7,12 @@ import pytest
 from alembic import command
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
-from tests.isolation.catalogue import lint
-from tests.support.servers import Addresses
 
 from storage.migrate import CHECKPOINT_TABLES, alembic_config, drift, migrate
 from storage.models.all import Base
 from storage.settings import StorageSettings
+from tests.isolation.catalogue import lint
+from tests.support.servers import Addresses
 
 Connection = psycopg.Connection[tuple[str, str]]
 
@@ -102,8 +102,9 @@ create policy tenant on parents using {POLICY} with check {POLICY};
             ],
         ),
         (
-            "drop policy tenant on checkpoints; create policy tenant on checkpoints using (thread_id = (select"
-            " current_setting('app.tenant_id', true))) with check (thread_id = (select current_setting('app.tenant_id', true)))",
+            """drop policy tenant on checkpoints; create policy tenant on checkpoints
+            using (thread_id = (select current_setting('app.tenant_id', true)))
+            with check (thread_id = (select current_setting('app.tenant_id', true)))""",
             [("checkpoint policy does not compare thread_id: tenant", "checkpoints")],
         ),
     ],

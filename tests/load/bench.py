@@ -1,10 +1,11 @@
 """`make bench`: figures into build/bench/. Servers of its own, with real commits to disk."""
 
 import argparse
-import asyncio
 import os
 import tempfile
 from pathlib import Path
+
+import uvloop
 
 from tests.load import path_against_graph, sustained
 from tests.support.servers import TEMPLATE, Addresses, make_template, start_servers
@@ -24,10 +25,13 @@ def main() -> None:
         servers = start_servers(WITH_DISK)
         try:
             addresses = Addresses(
-                servers.postgres_port, servers.redis_url, servers.chroma_url, Path(tempfile.mkdtemp(dir=servers.folder))
+                servers.postgres_port,
+                servers.redis_url,
+                servers.chroma_url,
+                Path(tempfile.mkdtemp(dir=servers.folder)),
             )
             make_template(addresses)
-            asyncio.run(path_against_graph.measure(addresses, TEMPLATE))
+            uvloop.run(path_against_graph.measure(addresses, TEMPLATE))
         finally:
             servers.stop()
     if "sustained" in only:

@@ -20,9 +20,6 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import END, START, StateGraph
 from rich.progress import track
-from tests.load.figures import figure, write_figures
-from tests.support.servers import Addresses, settings_for
-from tests.support.world import make_tenant, make_visitor
 
 from agents.models import ModelGateway, ModelReply, Task
 from graphs.checkpoints import make_checkpoint_pool
@@ -33,6 +30,10 @@ from server.jobs.ingest import IngestJob
 from server.mind import build_mind
 from server.settings import ServerSettings
 from server.worker import listen, opened_inbox
+from storage.queue import take_now
+from tests.load.figures import figure, write_figures
+from tests.support.servers import Addresses, settings_for
+from tests.support.world import make_tenant, make_visitor
 
 ROUNDS, WARM_UP = 150, 15
 QUESTION = "Please send me an offer for a cargo bike: anna.berger@example.org"
@@ -55,7 +56,9 @@ class InstantModel(BaseChatModel):
         elif isinstance(messages[-1], ToolMessage):
             answer = AIMessage("Thank you, a colleague will write to you.")
         else:
-            answer = AIMessage("", tool_calls=[{"name": self.tool, "args": LEAD, "id": f"call_{uuid4().hex}"}])
+            answer = AIMessage(
+                "", tool_calls=[{"name": self.tool, "args": LEAD, "id": f"call_{uuid4().hex}"}]
+            )
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
     async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
@@ -132,7 +135,8 @@ async def measure(addresses: Addresses, database: str) -> None:
     await saver_pool.open()
     async with opened_inbox(parts, mind, None) as (inbox, outbox):
         desk = Desk(inbox, outbox, IngestJob(parts.intake), max_turns=8)
-        wake_ups = asyncio.create_task(listen(parts.storage.redis_url or "", desk))
+        url = parts.storage.redis_url or ""
+        wake_ups = asyncio.gather(listen(url, desk), take_now(url, desk.drain_inbox))
         tenant = await make_tenant(parts, "bench")
         bare = bare_graph(AsyncPostgresSaver(saver_pool))
         ours: list[float] = []
@@ -153,7 +157,9 @@ async def measure(addresses: Addresses, database: str) -> None:
         "path",
         [
             figure("whole path / bare graph, ratio of medians", a / b, "ratio", ROUNDS),
-            figure("whole path / bare graph, median of paired ratios", statistics.median(ratios), "ratio", ROUNDS),
+            figure(
+                "whole path / bare graph, median of paired ratios", statistics.median(ratios), "ratio", ROUNDS
+            ),
             figure("whole path without the wake-up / bare graph, ratio of medians", c / b, "ratio", ROUNDS),
             figure("whole path, median", a * 1000, "ms", ROUNDS),
             figure("bare graph with AsyncPostgresSaver, default durability, median", b * 1000, "ms", ROUNDS),
@@ -205,5 +211,3 @@ async def bare_turn(graph: Any) -> float:
     began = time.perf_counter()
     await graph.ainvoke({"messages": [HumanMessage(QUESTION)], "agent": ""}, config)
     return time.perf_counter() - began
-
-

@@ -34,9 +34,7 @@ PLACES = {
     "router-answered": Place("after", "agents.models:ModelGateway.complete", 1, received=True),
     "router-journalled": Place("after", "storage.journal:TurnJournal.model", 1),
     "specialist-answered": Place("after", "agents.models:ModelGateway.complete", 2, received=True),
-    "specialist-row-uncommitted": Place(
-        "after", "storage.repositories.turns:append_steps", 2, received=True
-    ),
+    "specialist-row-uncommitted": Place("after", "storage.repositories.turns:append_steps", 2, received=True),
     "specialist-journalled": Place("after", "storage.journal:TurnJournal.model", 2),
     "lead-uncommitted": Place("after", "tools.crm.repository:add_lead"),
     "lead-and-its-row-uncommitted": Place("after", "storage.repositories.turns:append_steps", 3),

@@ -8,10 +8,10 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import NotFound
 from storage.repositories import audit
+from storage.sql import Session
 from storage.tenancy import TenantContext
 from tools.crm import repository, service
 from tools.crm.schemas import Contact, ContactIn, Lead, LeadIn, Note, NoteIn, Pipeline
@@ -26,7 +26,7 @@ class ContactController(Controller):
     @get(opt={"scopes": ["crm:read"]})
     async def list_contacts(
         self,
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         limit: FromQuery[Limit] = 50,
         before: FromQuery[datetime | None] = None,
     ) -> list[Contact]:
@@ -37,7 +37,7 @@ class ContactController(Controller):
     async def create_contact(
         self,
         data: JSONBody[ContactIn],
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
     ) -> Contact:
         """Find the contact with this e-mail or phone and fill it up, or create it."""
@@ -46,9 +46,7 @@ class ContactController(Controller):
         return msgspec.convert(await repository.contact_by_id(session, contact_id), Contact)
 
     @get("/{contact_id:uuid}", opt={"scopes": ["crm:read"]})
-    async def get_contact(
-        self, contact_id: FromPath[UUID], session: NamedDependency[AsyncSession]
-    ) -> Contact:
+    async def get_contact(self, contact_id: FromPath[UUID], session: NamedDependency[Session]) -> Contact:
         """One contact."""
         found = await repository.contact_by_id(session, contact_id)
         if found is None:
@@ -56,9 +54,7 @@ class ContactController(Controller):
         return msgspec.convert(found, Contact)
 
     @get("/{contact_id:uuid}/notes", opt={"scopes": ["crm:read"]})
-    async def list_notes(
-        self, contact_id: FromPath[UUID], session: NamedDependency[AsyncSession]
-    ) -> list[Note]:
+    async def list_notes(self, contact_id: FromPath[UUID], session: NamedDependency[Session]) -> list[Note]:
         """Notes on a contact, newest first."""
         if await repository.contact_by_id(session, contact_id) is None:
             raise NotFound("No such contact.")
@@ -69,7 +65,7 @@ class ContactController(Controller):
         self,
         contact_id: FromPath[UUID],
         data: JSONBody[NoteIn],
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
     ) -> Note:
         """Add a note to a contact."""
@@ -86,7 +82,7 @@ class LeadController(Controller):
     @get(opt={"scopes": ["crm:read"]})
     async def list_leads(
         self,
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         limit: FromQuery[Limit] = 50,
         before: FromQuery[datetime | None] = None,
     ) -> list[Lead]:
@@ -97,7 +93,7 @@ class LeadController(Controller):
     async def create_lead(
         self,
         data: JSONBody[LeadIn],
-        session: NamedDependency[AsyncSession],
+        session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
     ) -> Lead:
         """Create a lead in the first stage of the first pipeline."""
@@ -108,7 +104,7 @@ class LeadController(Controller):
         return msgspec.convert((await repository.list_leads(session, 1, None, lead_id))[0], Lead)
 
     @get("/{lead_id:uuid}", opt={"scopes": ["crm:read"]})
-    async def get_lead(self, lead_id: FromPath[UUID], session: NamedDependency[AsyncSession]) -> Lead:
+    async def get_lead(self, lead_id: FromPath[UUID], session: NamedDependency[Session]) -> Lead:
         """One lead."""
         found = await repository.list_leads(session, 1, None, lead_id)
         if not found:
@@ -121,6 +117,6 @@ class PipelineController(Controller):
     tags = ("CRM",)
 
     @get(opt={"scopes": ["crm:read"]})
-    async def list_pipelines(self, session: NamedDependency[AsyncSession]) -> list[Pipeline]:
+    async def list_pipelines(self, session: NamedDependency[Session]) -> list[Pipeline]:
         """Pipelines with their stages in order."""
         return msgspec.convert(await repository.list_pipelines(session), list[Pipeline])

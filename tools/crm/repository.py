@@ -4,24 +4,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from storage.ids import new_id
+from storage.sql import Session, text
 
 _CONTACT = "id, name, email, phone, company, language, created_at"
 
 
-async def contact_by_id(session: AsyncSession, contact_id: UUID) -> dict[str, Any] | None:
+async def contact_by_id(session: Session, contact_id: UUID) -> dict[str, Any] | None:
     row = (
         await session.execute(text(f"select {_CONTACT} from contacts where id = :id"), {"id": contact_id})
     ).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
-async def contact_by_reach(
-    session: AsyncSession, email: str | None, phone: str | None
-) -> dict[str, Any] | None:
+async def contact_by_reach(session: Session, email: str | None, phone: str | None) -> dict[str, Any] | None:
     """The contact with this e-mail, else the one with this phone number. Locked: two turns must not fill it
     in at once.
     """
@@ -37,7 +33,7 @@ async def contact_by_reach(
     return None if row is None else dict(row._mapping)
 
 
-async def add_contact(session: AsyncSession, fields: dict[str, Any]) -> UUID | None:
+async def add_contact(session: Session, fields: dict[str, Any]) -> UUID | None:
     """The new id; None where e-mail or phone is taken (a concurrent turn was faster)."""
     created: UUID | None = await session.scalar(
         text("""
@@ -57,7 +53,7 @@ async def add_contact(session: AsyncSession, fields: dict[str, Any]) -> UUID | N
     return created
 
 
-async def fill_contact(session: AsyncSession, contact_id: UUID, fields: dict[str, Any]) -> None:
+async def fill_contact(session: Session, contact_id: UUID, fields: dict[str, Any]) -> None:
     """Add what was unknown; what is known stays. A number that is another contact's is left with that one."""
     await session.execute(
         text("""
@@ -70,7 +66,7 @@ async def fill_contact(session: AsyncSession, contact_id: UUID, fields: dict[str
     )
 
 
-async def list_contacts(session: AsyncSession, limit: int, before: datetime | None) -> list[dict[str, Any]]:
+async def list_contacts(session: Session, limit: int, before: datetime | None) -> list[dict[str, Any]]:
     rows = await session.execute(
         text(f"""
         select {_CONTACT} from contacts where cast(:before as timestamptz) is null or created_at < :before
@@ -81,26 +77,14 @@ async def list_contacts(session: AsyncSession, limit: int, before: datetime | No
     return [dict(row._mapping) for row in rows]
 
 
-async def thread_contact(session: AsyncSession, thread_id: UUID) -> UUID | None:
+async def thread_contact(session: Session, thread_id: UUID) -> UUID | None:
     found: UUID | None = await session.scalar(
         text("select contact_id from threads where id = :id"), {"id": thread_id}
     )
     return found
 
 
-async def first_stage(session: AsyncSession) -> tuple[UUID, str] | None:
-    """The first stage of the oldest pipeline: where a new lead begins."""
-    row = (
-        await session.execute(
-            text("""
-            select s.id, s.name from stages s join pipelines p on p.id = s.pipeline_id order by p.created_at, p.id, s.position limit 1
-            """)
-        )
-    ).one_or_none()
-    return None if row is None else (row.id, row.name)
-
-
-async def add_pipeline(session: AsyncSession, name: str, stages: list[str]) -> None:
+async def add_pipeline(session: Session, name: str, stages: list[str]) -> None:
     """Make a pipeline with its stages; does nothing where the name is taken."""
     pipeline_id = await session.scalar(
         text("insert into pipelines (id, name) values (:id, :name) on conflict do nothing returning id"),
@@ -119,33 +103,29 @@ async def add_pipeline(session: AsyncSession, name: str, stages: list[str]) -> N
 
 
 async def add_lead(
-    session: AsyncSession,
-    *,
-    contact_id: UUID,
-    stage_id: UUID,
-    thread_id: UUID | None,
-    title: str,
-    summary: str | None,
-) -> UUID:
-    lead_id = new_id()
-    await session.execute(
-        text("""
-        insert into leads (id, contact_id, stage_id, thread_id, title, summary) values (:id, :contact, :stage, :thread, :title, :summary)
-        """),
-        {
-            "id": lead_id,
-            "contact": contact_id,
-            "stage": stage_id,
-            "thread": thread_id,
-            "title": title,
-            "summary": summary,
-        },
-    )
-    return lead_id
+    session: Session, *, contact_id: UUID, thread_id: UUID | None, title: str, summary: str | None
+) -> tuple[UUID, str] | None:
+    """A lead in the first stage of the oldest pipeline: (id, stage's name); None where contact or stage is missing."""
+    row = (
+        await session.execute(
+            text("""
+            with stage as (
+              select s.id, s.name from stages s join pipelines p on p.id = s.pipeline_id
+               order by p.created_at, p.id, s.position limit 1),
+            added as (
+              insert into leads (id, contact_id, stage_id, thread_id, title, summary)
+              select :id, c.id, stage.id, :thread, :title, :summary from contacts c, stage where c.id = :contact
+              returning id)
+            select added.id, stage.name from added, stage
+            """),
+            {"id": new_id(), "contact": contact_id, "thread": thread_id, "title": title, "summary": summary},
+        )
+    ).one_or_none()
+    return None if row is None else (row.id, row.name)
 
 
 async def list_leads(
-    session: AsyncSession, limit: int, before: datetime | None, lead_id: UUID | None = None
+    session: Session, limit: int, before: datetime | None, lead_id: UUID | None = None
 ) -> list[dict[str, Any]]:
     rows = await session.execute(
         text("""
@@ -159,7 +139,7 @@ async def list_leads(
     return [dict(row._mapping) for row in rows]
 
 
-async def add_note(session: AsyncSession, contact_id: UUID, author: str, body: str) -> UUID:
+async def add_note(session: Session, contact_id: UUID, author: str, body: str) -> UUID:
     note_id = new_id()
     await session.execute(
         text("insert into notes (id, contact_id, author, text) values (:id, :contact, :author, :body)"),
@@ -168,7 +148,7 @@ async def add_note(session: AsyncSession, contact_id: UUID, author: str, body: s
     return note_id
 
 
-async def list_notes(session: AsyncSession, contact_id: UUID) -> list[dict[str, Any]]:
+async def list_notes(session: Session, contact_id: UUID) -> list[dict[str, Any]]:
     rows = await session.execute(
         text(
             "select id, contact_id, author, text, created_at from notes where contact_id = :id order by created_at desc limit 200"
@@ -178,7 +158,7 @@ async def list_notes(session: AsyncSession, contact_id: UUID) -> list[dict[str, 
     return [dict(row._mapping) for row in rows]
 
 
-async def list_pipelines(session: AsyncSession) -> list[dict[str, Any]]:
+async def list_pipelines(session: Session) -> list[dict[str, Any]]:
     rows = await session.execute(
         text("""
         select p.id, p.name, coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'position', s.position)

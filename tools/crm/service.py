@@ -6,10 +6,10 @@ from typing import Any
 from uuid import UUID
 
 import phonenumbers
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import NotFound, ValidationFailed
 from storage.repositories import threads
+from storage.sql import Session
 from tools.crm import repository
 
 DEFAULT_PIPELINE = ("Sales", ["New", "Contacted", "Offer", "Won", "Lost"])
@@ -48,11 +48,11 @@ def normalise_phone(value: str | None, region: str = DEFAULT_REGION) -> str | No
     return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
 
 
-async def find_contact(session: AsyncSession, email: str | None, phone: str | None) -> dict[str, Any] | None:
+async def find_contact(session: Session, email: str | None, phone: str | None) -> dict[str, Any] | None:
     return await repository.contact_by_reach(session, normalise_email(email), normalise_phone(phone))
 
 
-async def find_or_create_contact(session: AsyncSession, **fields: str | None) -> UUID:
+async def find_or_create_contact(session: Session, **fields: str | None) -> UUID:
     """The contact with this e-mail or phone, filled up with what is new; made where there is none.
 
     Raises:
@@ -76,7 +76,7 @@ async def find_or_create_contact(session: AsyncSession, **fields: str | None) ->
     raise ValidationFailed("E-mail and phone belong to two different contacts.", field="email")
 
 
-async def contact_of_thread(session: AsyncSession, thread_id: UUID, **fields: str | None) -> UUID:
+async def contact_of_thread(session: Session, thread_id: UUID, **fields: str | None) -> UUID:
     """The thread's contact: who it is known to be, else who is found or made by e-mail or phone; the thread
     remembers it.
 
@@ -96,7 +96,7 @@ async def contact_of_thread(session: AsyncSession, thread_id: UUID, **fields: st
 
 
 async def create_lead(
-    session: AsyncSession, *, contact_id: UUID, title: str, summary: str | None, thread_id: UUID | None = None
+    session: Session, *, contact_id: UUID, title: str, summary: str | None, thread_id: UUID | None = None
 ) -> tuple[UUID, str]:
     """A lead in the first stage of the first pipeline: (id, stage's name).
 
@@ -106,26 +106,24 @@ async def create_lead(
     """
     if not title.strip():
         raise ValidationFailed("A lead needs a title.", field="title")
-    if await repository.contact_by_id(session, contact_id) is None:
-        raise NotFound("No such contact.")
-    stage = await repository.first_stage(session)
-    if stage is None:
+    lead: dict[str, Any] = {
+        "contact_id": contact_id,
+        "thread_id": thread_id,
+        "title": title.strip(),
+        "summary": summary,
+    }
+    added = await repository.add_lead(session, **lead)
+    if added is None:
+        if await repository.contact_by_id(session, contact_id) is None:
+            raise NotFound("No such contact.")
         await repository.add_pipeline(session, *DEFAULT_PIPELINE)
-        stage = await repository.first_stage(session)
-    if stage is None:
+        added = await repository.add_lead(session, **lead)
+    if added is None:
         raise ValidationFailed("The first pipeline has no stages.", field="stage")
-    lead_id = await repository.add_lead(
-        session,
-        contact_id=contact_id,
-        stage_id=stage[0],
-        thread_id=thread_id,
-        title=title.strip(),
-        summary=summary,
-    )
-    return lead_id, stage[1]
+    return added
 
 
-async def add_note(session: AsyncSession, contact_id: UUID, author: str, body: str) -> UUID:
+async def add_note(session: Session, contact_id: UUID, author: str, body: str) -> UUID:
     """A remark on a contact.
 
     Raises:

@@ -1,7 +1,6 @@
 """Documents and search over REST."""
 
 from functools import partial
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -9,10 +8,10 @@ from litestar import Controller, delete, get, post
 from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, MultipartBody
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import ValidationFailed
 from storage.repositories import knowledge
+from storage.sql import Session
 from storage.tenancy import TenantContext
 from tools.knowledge import service
 from tools.knowledge.schemas import Document, DocumentIntake, Found, SearchIn
@@ -30,14 +29,14 @@ class DocumentController(Controller):
     tags = ("Knowledge",)
 
     @get(opt={"scopes": ["knowledge:read"]})
-    async def list_documents(self, session: NamedDependency[AsyncSession]) -> list[Document]:
+    async def list_documents(self, session: NamedDependency[Session]) -> list[Document]:
         """Documents, newest first."""
         return msgspec.convert(await knowledge.list_documents(session), list[Document], strict=False)
 
     @post(opt={"scopes": ["knowledge:write"]}, request_max_body_size=60_000_000)
     async def upload_document(
         self,
-        data: Annotated[Upload, MultipartBody],
+        data: MultipartBody[Upload],
         context: NamedDependency[TenantContext],
         intake: NamedDependency[DocumentIntake],
         resources: NamedDependency[Resources],
@@ -55,9 +54,7 @@ class DocumentController(Controller):
             return msgspec.convert(await knowledge.get_document(session, document_id), Document)
 
     @get("/{document_id:uuid}", opt={"scopes": ["knowledge:read"]})
-    async def get_document(
-        self, document_id: FromPath[UUID], session: NamedDependency[AsyncSession]
-    ) -> Document:
+    async def get_document(self, document_id: FromPath[UUID], session: NamedDependency[Session]) -> Document:
         """One document with its state."""
         return msgspec.convert(await knowledge.get_document(session, document_id), Document)
 

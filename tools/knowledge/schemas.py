@@ -1,7 +1,7 @@
 """Shapes of the knowledge domain."""
 
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -36,6 +36,7 @@ class SearchOut(ToolOut):
     passages: list[PassageOut]
 
 
+@runtime_checkable  # Litestar checks what it injects with isinstance
 class DocumentIntake(Protocol):
     """Takes an uploaded file in; implemented by ingest.pipeline and injected at the edge (tools and ingest do
     not import each other).

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import numpy as np
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.errors import UpstreamUnavailable, ValidationFailed
 from storage.repositories import knowledge
 from storage.repositories.knowledge import Passage
+from storage.sql import Session
 from storage.tenancy import TenantContext
 from storage.vectors.embedder import Embedder
 from storage.vectors.index import VectorIndex
@@ -20,7 +20,7 @@ from tools.knowledge.fusion import fuse
 log = structlog.get_logger(__name__)
 
 CANDIDATES = 100
-SessionSource = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+SessionSource = Callable[[], AbstractAsyncContextManager[Session]]
 
 
 async def search(

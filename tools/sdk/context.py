@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
+from storage.sql import Session
 from storage.tenancy import Database, TenantContext
 from storage.vectors.embedder import Embedder
 from storage.vectors.index import VectorIndex
@@ -28,7 +27,7 @@ class Resources:
 class SessionSource(Protocol):
     """Opens a transaction of the call's tenant."""
 
-    def __call__(self) -> AbstractAsyncContextManager[AsyncSession]: ...
+    def __call__(self) -> AbstractAsyncContextManager[Session]: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,6 @@ class ToolContext:
 
 
 @asynccontextmanager
-async def shared(session: AsyncSession) -> AsyncIterator[AsyncSession]:
+async def shared(session: Session) -> AsyncIterator[Session]:
     """An open transaction in the form of a session source; whoever opened it commits it."""
     yield session

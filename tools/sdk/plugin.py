@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,8 +26,9 @@ class Tool:
     run: ToolFunction
     entry: ToolEntry
 
+    @cached_property
     def openai_spec(self) -> dict[str, Any]:
-        """The tool in the shape of OpenAI's function calling."""
+        """The tool in the shape of OpenAI's function calling; made once, a schema takes a millisecond."""
         schema = self.args.model_json_schema()
         schema.pop("title", None)
         return {

@@ -16,10 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from storage.journal import TurnJournal
 from storage.repositories import audit
+from storage.sql import Session
 from storage.tenancy import TenantContext
 from tools.sdk.context import Resources, ToolContext, shared
 from tools.sdk.errors import ToolError
@@ -117,7 +117,7 @@ class ToolRunner:
             )
             raise ToolError(f"{tool.name} was called with wrong arguments: {reasons}") from error
 
-    async def _act(self, tool: Tool, run: Callable[..., Any], session: AsyncSession) -> dict[str, Any]:
+    async def _act(self, tool: Tool, run: Callable[..., Any], session: Session) -> dict[str, Any]:
         result: dict[str, Any] = await run(partial(shared, session))
         await audit.record(
             session,
@@ -134,7 +134,7 @@ class ToolRunner:
         tool: Tool,
         values: Any,
         labels: int,
-        session: Callable[[], AbstractAsyncContextManager[AsyncSession]],
+        session: Callable[[], AbstractAsyncContextManager[Session]],
     ) -> dict[str, Any]:
         context = ToolContext(
             tenant=self._tenant,

@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar import Controller, MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
 from server.demo.business import TENANT_SLUG
 from server.deps import Parts
@@ -23,7 +24,7 @@ class WidgetPages(Controller):
     include_in_schema = False
 
     @get("/widget/v1/{name:str}")
-    async def asset(self, name: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def asset(self, name: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
         """A static file, compressed where the browser takes it. Any site may load it: that is what it is for."""
         if name not in _TYPES:
             raise NotFoundException

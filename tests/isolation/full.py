@@ -1,0 +1,135 @@
+"""A tenant with a row in every table, made by the product's own code wherever it has some."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.rows import dict_row
+from sqlalchemy import text
+
+from graphs.checkpoints import TenantSaver, make_checkpoint_pool
+from server.deps import Parts
+from storage.ids import new_id
+from storage.migrate import CHECKPOINT_TABLES
+from storage.models.all import Base
+from storage.repositories import inbox, outbox
+from tests.sandbox.openai import OpenAISandbox, Reply, ToolCall
+from tests.support.world import TestTenant, Visitor, answering, make_tenant, make_visitor
+from tools.crm import service as crm
+
+ROUTED = json.dumps({"agent": "sales", "confidence": 0.9, "language": "en"})
+TENANT_TABLES = sorted(name for name in Base.metadata.tables if name != "tenants")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FullTenant:
+    """A tenant whose texts all hold ``canary``, a word that stands nowhere else.
+
+    Attributes:
+        ids: every id of every row, by table.
+    """
+
+    tenant: TestTenant
+    canary: str
+    email: str
+    visitor: Visitor
+    document_id: UUID
+    ids: dict[str, list[UUID]]
+
+    @property
+    def every_id(self) -> set[UUID]:
+        return {one for ids in self.ids.values() for one in ids}
+
+
+async def fill(parts: Parts, sandbox: OpenAISandbox, admin: psycopg.Connection[Any], slug: str) -> FullTenant:
+    """Make a tenant, have a turn of its answered, give up another, send one answer in vain, take a document in."""
+    canary = f"{slug}quartz"
+    email = f"anna@{canary}.example"
+    tenant = await make_tenant(parts, slug)
+    visitor, second, third = [await make_visitor(parts, tenant) for _ in range(3)]
+    call = ToolCall("crm_create_lead", {"subject": f"offer {canary}", "email": "⟦EMAIL_1⟧"})
+    sandbox.script(ROUTED, Reply(tool_calls=(call,)), f"We will send you the {canary}.")
+    sandbox.script(ROUTED, f"Yes, {canary} is here.")
+    await visitor.write(f"Please offer me a {canary}, my address is {email}")
+    await third.write(f"Is the {canary} there?")
+    async with answering(parts) as job:
+        await job.drain(tenant.info.id, visitor.thread_id)
+        await job.drain(tenant.info.id, third.thread_id)
+    sandbox.verify()
+    message = await second.write(f"Nobody answers this {canary}")
+    async with parts.database.tenant_session(tenant.context) as session:
+        claim = await inbox.claim(session, second.thread_id, fence=uuid4(), lease_seconds=5)
+        assert claim is not None
+        await inbox.fail(session, claim, f"given up {canary}", retry_in=None)
+        # The widget sends at once and cannot fail for good; another channel could.
+        await session.execute(
+            text(
+                "update outbox set state = 'pending', lease_until = null, sent_at = null where thread_id = :thread"
+            ),
+            {"thread": third.thread_id},
+        )
+        delivery = await outbox.claim(session, third.thread_id, lease_seconds=5)
+        assert delivery is not None
+        await outbox.mark_failed(session, delivery, f"refused {canary}", retry_in=None)
+        (contact_id,) = await session.scalars(text("select id from contacts"))
+        await crm.add_note(session, contact_id, tenant.context.actor, f"likes {canary}")
+        # No channel takes files in yet: this table has no code of its own.
+        await session.execute(
+            text("""
+            insert into attachments (id, message_id, filename, content_type, size, sha256, path)
+            values (:id, :message, :name, 'text/plain', 1, 'x', 'x')
+            """),
+            {"id": new_id(), "message": message.message_id, "name": f"{canary}.txt"},
+        )
+    await _leave_a_pending_write(parts, tenant, visitor.thread_id)
+    body = f"# The {canary}\n\nThe {canary} costs 480 euros and is ready on Monday.\n"
+    document_id = await parts.intake.accept(tenant.context, body.encode(), f"{canary}.md")
+    assert await parts.intake.process(tenant.context, document_id) == "ready"
+    ids = {table: ids_in(rows_of(admin, table, tenant.info.id)) for table in [*TENANT_TABLES, "tenants"]}
+    return FullTenant(tenant, canary, email, visitor, document_id, ids)
+
+
+async def _leave_a_pending_write(parts: Parts, tenant: TestTenant, thread_id: UUID) -> None:
+    """A turn that ends well leaves none behind; one that waits for an approval does."""
+    pool = make_checkpoint_pool(parts.storage.role_urls().app, size=2)
+    await pool.open()
+    try:
+        saver = TenantSaver(pool, tenant.info.id)
+        found = await saver.aget_tuple(
+            {"configurable": {"thread_id": tenant.context.checkpoint_thread(thread_id)}}
+        )
+        assert found is not None
+        await saver.aput_writes(found.config, [("approval", "wanted")], task_id=str(new_id()))
+    finally:
+        await pool.close()
+
+
+def rows_of(admin: psycopg.Connection[Any], table: str, tenant_id: UUID) -> list[Row]:
+    """A tenant's rows of a table, read past every policy, each as PostgreSQL's own JSON."""
+    column = "id" if table == "tenants" else "tenant_id"
+    owner = "split_part(thread_id, ':', 1)" if table in CHECKPOINT_TABLES else f"{column}::text"
+    query = f"select to_jsonb(t) as row from {table} t where {owner} = %s order by to_jsonb(t)::text"
+    with admin.cursor(row_factory=dict_row) as cursor:
+        return [found["row"] for found in cursor.execute(query.encode(), (str(tenant_id),))]
+
+
+def snapshot(
+    admin: psycopg.Connection[Any], tenant_id: UUID, without: Sequence[str] = ()
+) -> dict[str, list[Row]]:
+    """All that a tenant has, to be compared with later."""
+    tables = [*TENANT_TABLES, "tenants", *CHECKPOINT_TABLES]
+    return {table: rows_of(admin, table, tenant_id) for table in tables if table not in without}
+
+
+def ids_in(rows: list[Row]) -> list[UUID]:
+    """Every UUID that stands in a column of these rows."""
+    found: dict[UUID, None] = {}
+    for row in rows:
+        for value in row.values():
+            if isinstance(value, str) and len(value) == 36 and value.count("-") == 4:
+                found[UUID(value)] = None
+    return list(found)
