@@ -17,13 +17,17 @@ from storage.vectors.embedder import Embedder
 log = structlog.get_logger(__name__)
 
 # What a sentence needs to be an answer. Both were chosen on the odd ones of the demo's questions (tests/evals).
-NEAR_ENOUGH, NEAR_ENOUGH_BY_WORDS = 0.42, 0.32
+NEAR_ENOUGH, NEAR_ENOUGH_BY_WORDS = 0.40, 0.36
 # A figure of the kind that is asked for (a price, a time) speaks for a sentence, its lack against it.
 FIGURE_WEIGHT = 0.08
-# How much the retrieval's own score (0 to 1) adds: it settles ties, it does not decide.
-RETRIEVAL_WEIGHT = 0.05
-# A neighbour is quoted with the best sentence if it has this share of its nearness.
-NEIGHBOUR_SHARE = 0.4
+DENSITY_WEIGHT = 0.1
+# How much the retrieval's own score (0 to 1) adds to a sentence's rank.
+RETRIEVAL_WEIGHT = 0.1
+# The share of the best sentence's nearness with which a neighbour is quoted too: the next sentence often goes on
+# about it, the one before seldom; a row of a table only where the question may mean either.
+NEXT_SHARE, BEFORE_SHARE, ROW_SHARE = 0.4, 0.6, 0.9
+# Characters below which a sentence is taken to lean on the one before ("Please do not ride them.").
+SHORT = 40
 KEPT_VECTORS = 4_000
 
 
@@ -112,10 +116,13 @@ class QuoteFinder:
                 scores = ENGLISH_WEIGHT * cosines + (1 - ENGLISH_WEIGHT) * scores
                 near_enough = NEAR_ENOUGH
         scores += [
-            FIGURE_WEIGHT * asked.figures(each.sentence.spoken) + RETRIEVAL_WEIGHT * each.passage.score
+            FIGURE_WEIGHT * asked.figures(each.sentence.spoken)
+            + DENSITY_WEIGHT * asked.density(each.sentence.spoken)
             for each in candidates
         ]
-        for at in np.argsort(-scores, kind="stable"):
+        # the retrieval's score compares passages; it does not say that there is an answer among them
+        ranks = scores + [RETRIEVAL_WEIGHT * each.passage.score for each in candidates]
+        for at in np.argsort(-ranks, kind="stable"):
             if scores[at] < near_enough:
                 return None
             quote = _quoted(candidates, scores, int(at))
@@ -156,28 +163,42 @@ def _candidates(passages: Sequence[Passage]) -> Iterator[_Candidate]:
 
 
 def _beside(found: Sequence[Sentence], at: int) -> Iterator[Sentence]:
-    """The sentences before and after in the same paragraph; a row stands for itself."""
+    """The next sentence and the one before, of the same paragraph or the same table."""
     for other in (at + 1, at - 1):
-        if 0 <= other < len(found) and not found[at].row and found[other].block == found[at].block:
+        if 0 <= other < len(found) and _belong(found[at], found[other]):
             yield found[other]
 
 
+def _belong(one: Sentence, other: Sentence) -> bool:
+    if one.row or other.row:
+        return one.row and other.row and one.under == other.under
+    return one.block == other.block
+
+
 def _by_words(asked: Asked, candidate: _Candidate) -> float:
-    beside = " ".join(each.spoken for each in candidate.beside)
+    # a row stands for itself: its neighbours are about other things
+    beside = "" if candidate.sentence.row else " ".join(each.spoken for each in candidate.beside)
     return asked.covered(candidate.sentence.spoken, candidate.sentence.under, beside)
 
 
 def _quoted(candidates: Sequence[_Candidate], scores: Floats, best: int) -> Quote:
-    chosen = candidates[best]
-    parts = [chosen.sentence]
-    nearness = {each.sentence: score for each, score in zip(candidates, scores, strict=True)}
-    for other in sorted(chosen.beside, key=lambda each: -nearness.get(each, 0.0)):
-        start, end = min(parts[0].start, other.start), max(parts[0].end, other.end)
-        if nearness.get(other, 0.0) >= NEIGHBOUR_SHARE * scores[best] and end - start <= QUOTE_LIMIT:
-            parts = sorted([*parts, other], key=lambda each: each.start)
-            break
-    spoken = " ".join(part.spoken for part in parts)
-    heading = chosen.sentence.heading
-    if chosen.sentence.row and heading and not heading.endswith("?"):
-        spoken = f"{heading.rstrip(':')}: {spoken}"
-    return Quote(chosen.passage, chosen.passage.text[parts[0].start : parts[-1].end], spoken)
+    chosen = candidates[best].sentence
+    passage = candidates[best].passage
+    of = {each.sentence: (each, float(score)) for each, score in zip(candidates, scores, strict=True)}
+    short = len(chosen.spoken) < SHORT
+    parts, waiting = [chosen], sorted(candidates[best].beside, key=lambda each: each.start, reverse=not short)
+    while waiting:
+        other = waiting.pop(0)
+        share = NEXT_SHARE if short or other.start > chosen.start else BEFORE_SHARE
+        share = ROW_SHARE if other.row else share
+        start, end = min(parts[0].start, other.start), max(parts[-1].end, other.end)
+        candidate, score = of.get(other, (None, 0.0))
+        if candidate is None or score < share * scores[best] or end - start > QUOTE_LIMIT or other in parts:
+            continue
+        parts = sorted([*parts, other], key=lambda each: each.start)
+        # of sentences one is enough; the rows that the question may mean are all wanted
+        waiting = [*waiting, *candidate.beside] if other.row else []
+    spoken = ("; " if chosen.row else " ").join(part.spoken for part in parts)
+    if chosen.row and chosen.heading and not chosen.heading.endswith("?"):
+        spoken = f"{chosen.heading.rstrip(':')}: {spoken}"
+    return Quote(passage, passage.text[parts[0].start : parts[-1].end], spoken)

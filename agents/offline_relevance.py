@@ -10,7 +10,9 @@ from functools import lru_cache
 
 from spacy.util import get_lang_class
 
-WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:]\d+)*")
+# "e-bike" and "E-Mail" are one word; the name of an address says nothing about what it is for
+ADDRESS = re.compile(r"\S+@\S+")
+WORD = re.compile(r"\b[^\W\d_]-[^\W\d_]+|[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:]\d+)*")
 # How alike two words are: the same, inflected, or one a part of the other (as in German compounds).
 SAME, INFLECTED, PART = 1.0, 0.9, 0.7
 SHORTEST, ENDING, STEM, PART_LENGTH = 3, 3, 5, 4
@@ -37,8 +39,8 @@ FIGURES = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in KINDS.i
 def words(text: str) -> list[str]:
     """The words and numbers, case folded, without accents: "Räder" is "rader" and so near to "Rad"."""
     return [
-        "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if not unicodedata.combining(c))
-        for word in WORD.findall(text)
+        "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if c.isalnum() or c in ".,:")
+        for word in WORD.findall(ADDRESS.sub(" ", text))
     ]
 
 
@@ -74,6 +76,7 @@ class Asked:
     """A question as words with weights; `kinds` are the figures it asks for."""
 
     weights: Mapping[str, float]
+    stops: frozenset[str]
     kinds: frozenset[str]
 
     @classmethod
@@ -91,16 +94,19 @@ class Asked:
             if f" {cue} " in plain
         ]
         # a word that asks for a price is not what the question is about
-        stops = stop_words(language) | {word for _, cue in found for word in cue.split()}
+        asking = {word for _, cue in found for word in cue.split()}
+        stops = stop_words(language) | asking
         named = {word for match in NAMED.findall(question) for word in words(match)}
         held = Counter(word for text in texts for word in set(words(text)))
         weights = {}
         for word in dict.fromkeys(words(question)):
+            if word in asking:
+                continue
             times = sum(count for other, count in held.items() if kinship(word, other) >= INFLECTED)
             rarity = math.log(1 + len(texts) / (1 + times))
             share = STOP_WEIGHT if word in stops or len(word) == 1 else NAMED_WEIGHT if word in named else 1.0
             weights[word] = rarity * share
-        return cls(weights, frozenset(kind for kind, _ in found))
+        return cls(weights, stops, frozenset(kind for kind, _ in found))
 
     def covered(self, text: str, heading: str = "", beside: str = "") -> float:
         """The share of the question's weight that a text takes up, 0 to 1.
@@ -120,6 +126,14 @@ class Asked:
             )
             / total
         )
+
+    def density(self, text: str) -> float:
+        """The share of a text's own words that the question speaks of, 0 to 1: of two that cover it, the one that
+        is about nothing else is the answer.
+        """
+        own = [word for word in words(text) if word not in self.stops and word.isalpha()]
+        about = [word for word in self.weights if word not in self.stops]
+        return sum(_nearest(word, about) for word in own) / len(own) if own else 0.0
 
     def figures(self, text: str) -> int:
         """1 where the text holds a figure of a kind that is asked for, -1 where it holds none; 0 if none is asked for."""

@@ -32,8 +32,8 @@ class Sentence:
 
     Attributes:
         spoken: the text as it is shown: without the marks of Markdown and the line ends of its source.
-        heading: the heading that it stands under; empty where there is none.
-        under: the same with the head of its table.
+        heading: what to say before a row: the heading, and a table's head that could not be put to its cells.
+        under: all words that it stands under.
         row: True for a line of a table or list, which says little without its heading.
         block: counts the paragraphs, so that neighbours can be told from strangers.
     """
@@ -111,7 +111,10 @@ def sentences(text: str) -> list[Sentence]:
         elif not piece.endswith("?"):
             head = head if kind == "row" else ""
             under = " ".join(part for part in (heading, *_cells(head)) if part)
-            found.append(Sentence(start, end, _spoken(piece, head), heading, under, kind == "row", block))
+            shown = heading
+            if head and not head.startswith("|"):
+                shown = f"{heading} ({head})" if heading else head
+            found.append(Sentence(start, end, _spoken(piece, head), shown, under, kind == "row", block))
     return found
 
 

@@ -14,7 +14,7 @@ from server.api.docs import DocsController
 from server.api.health import HealthController
 from server.api.inbox import DeadLetterController, MessageController, ThreadController
 from server.auth.api import AuthController
-from server.auth.guard import RequestIdMiddleware, require_scopes
+from server.auth.guard import RequestIdMiddleware, require_scopes, stamp
 from server.auth.passwords import Passwords
 from server.auth.tokens import Tokens
 from server.channels.widget.pages import WidgetPages
@@ -50,6 +50,7 @@ def create_app(parts: Parts) -> Litestar:
         route_handlers=handlers,
         guards=[require_scopes],
         middleware=[RequestIdMiddleware],
+        before_send=[stamp],
         exception_handlers={Exception: render_error},
         dependencies=dependencies(parts),
         lifespan=[lifespan],

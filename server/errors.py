@@ -5,7 +5,9 @@ from typing import Any
 import structlog
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from sqlalchemy.exc import DataError
 
+from server.auth.guard import request_id_of
 from storage.errors import AppError
 
 log = structlog.get_logger(__name__)
@@ -31,7 +33,7 @@ def envelope(code: str, message: str, details: dict[str, Any], request_id: str |
 
 def render_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """The answer to any exception. What we did not foresee is logged in full and told in one sentence."""
-    request_id = request.scope.get("state", {}).get("request_id")
+    request_id = request_id_of(request.scope)
     status, code, message, details = (
         500,
         "INTERNAL_ERROR",
@@ -46,6 +48,9 @@ def render_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     elif isinstance(error, HTTPException) and error.status_code < 500:
         status, code = error.status_code, _CODES.get(error.status_code, "VALIDATION_ERROR")
         message = "No such address." if status == 404 else str(error.detail)
+    elif isinstance(error, DataError):
+        # PostgreSQL refuses the value itself: NUL in a text, a number that is too large for its column.
+        status, code, message = 422, "VALIDATION_ERROR", "The request holds a value that cannot be stored."
     if status >= 500:
         log.error("request_failed", path=request.url.path, code=code, exc_info=error)
     return Response(

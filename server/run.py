@@ -24,6 +24,7 @@ from storage.roles import RoleUrls, derive_urls
 from storage.settings import StorageSettings
 
 STATE_FILE = "state.json"
+_PYTHON = (sys.executable, "-m", "server")
 PREFERRED_PORT = 8700
 BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds before a child that keeps dying is started again
 STEADY_SECONDS = 20.0
@@ -39,6 +40,7 @@ class DataFolder:
 
     path: Path
     _lock: IO[str] | None = None
+    _held: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
 
     def open(self) -> None:
@@ -52,6 +54,8 @@ class DataFolder:
             raise ConfigurationError(
                 f"Another `make run` uses {self.path}. Stop it, or choose another folder: SECRETARY_DATA=… make run"
             ) from error
+        self._held = True
+        self.clear_state()
         kept = self.path / "secrets.json"
         if kept.exists():
             self.memory = json.loads(kept.read_text())
@@ -79,7 +83,9 @@ class DataFolder:
         fresh.replace(self.path / STATE_FILE)
 
     def clear_state(self) -> None:
-        (self.path / STATE_FILE).unlink(missing_ok=True)
+        """Nothing runs here: at the end, and at the start after a kill -9. Not where another parent holds the folder."""
+        if self._held:
+            (self.path / STATE_FILE).unlink(missing_ok=True)
 
 
 class Parent:
@@ -107,6 +113,9 @@ class Parent:
         self._reload = reload
         self._port = port
         self._folder = DataFolder(settings.data_dir.resolve())
+        self._logs = self._folder.path / "logs"
+        self._admin_url = ""
+        self._state: dict[str, Any] = {}
         self._children: list[Child] = []
         self._deaths: dict[str, int] = {}
         self._stopping = False
@@ -152,43 +161,48 @@ class Parent:
                     "SEED_STAFF_PASSWORD": self._folder.memory["staff_password"],
                 },
             )
-        python = [sys.executable, "-m", "server"]
-        api = Child(
-            name="api",
-            command=[*python, "api", "--port", str(port)],
-            ready=lambda: http_ready(f"{base}/health/ready"),
-            log=self._logs / "api.log",
-            env=environment,
-        )
-        workers = [
-            Child(
-                name=f"worker-{number}",
-                command=[*python, "worker"],
-                ready=self._ready_file(number).exists,
-                log=self._logs / f"worker-{number}.log",
-                env={**environment, "READY_FILE": str(self._ready_file(number))},
-            )
-            for number in range(1, self._workers + 1)
-        ]
-        for number in range(1, self._workers + 1):
-            self._ready_file(number).unlink(missing_ok=True)
-        self._begin(*workers, api)
-        state = {
+        self._begin(*self._workers_of(environment), self._api_of(environment, port, base))
+        self._state = {
             "api": base,
             "demo": f"{base}/demo",
             "docs": f"{base}/docs",
             "pid": os.getpid(),
             "logs": str(self._logs),
         }
-        self._folder.write_state(
-            {
-                **state,
-                "children": {child.name: child.process.pid for child in self._children if child.process},
-            }
-        )
-        self._announce(state, time.monotonic() - began)
+        self._write_state()
+        self._announce(time.monotonic() - began)
 
-    def _announce(self, state: dict[str, Any], seconds: float) -> None:
+    def _api_of(self, environment: dict[str, str], port: int, base: str) -> Child:
+        return Child(
+            name="api",
+            command=[*_PYTHON, "api", "--port", str(port)],
+            ready=lambda: http_ready(f"{base}/health/ready"),
+            log=self._logs / "api.log",
+            env=environment,
+        )
+
+    def _workers_of(self, environment: dict[str, str]) -> list[Child]:
+        children = []
+        for number in range(1, self._workers + 1):
+            ready = self._folder.path / f"worker-{number}.ready"
+            ready.unlink(missing_ok=True)
+            children.append(
+                Child(
+                    name=f"worker-{number}",
+                    command=[*_PYTHON, "worker"],
+                    ready=ready.exists,
+                    log=self._logs / f"worker-{number}.log",
+                    env={**environment, "READY_FILE": str(ready)},
+                )
+            )
+        return children
+
+    def _write_state(self) -> None:
+        children = {child.name: child.process.pid for child in self._children if child.process}
+        self._folder.write_state({**self._state, "children": children})
+
+    def _announce(self, seconds: float) -> None:
+        state = self._state
         print(f"\nAI Secretary is ready ({seconds:.1f} s).\n")
         if self._seed:
             print(f"  demo page   {state['demo']}")
@@ -205,7 +219,6 @@ class Parent:
     def _start_servers(self) -> dict[str, str]:
         """The servers that nobody gave us, and the environment in which our processes find all."""
         memory, path = self._folder.memory, self._folder.path
-        self._logs = path / "logs"
         settings = self._settings
         secret = settings.secret_key.get_secret_value() if settings.secret_key else memory["secret_key"]
         started: list[Child] = []
@@ -238,9 +251,6 @@ class Parent:
             "REDIS_URL": redis_url,
             "CHROMA_URL": chroma_url,
         }
-
-    def _ready_file(self, number: int) -> Path:
-        return self._folder.path / f"worker-{number}.ready"
 
     def _begin(self, *children: Child) -> None:
         """Start side by side, then wait for each."""
@@ -295,6 +305,7 @@ class Parent:
         print(f"  {child.name} ended (exit {child.exit_code}), starts again", flush=True)
         time.sleep(BACKOFF[min(deaths - 1, len(BACKOFF) - 1)])
         child.start()
+        self._write_state()
 
     def _stop(self) -> None:
         """Ours first, in parallel, then the servers they lean on."""

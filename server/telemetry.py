@@ -1,13 +1,18 @@
-"""Logs as JSON lines on standard output. Ids, codes and durations; never what a customer wrote."""
+"""Logs as JSON lines. Ids, codes and durations; never what a customer wrote."""
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
 
-def configure_logging(level: str) -> None:
-    """Route structlog and the standard library's loggers into one stream of JSON lines."""
+def configure_logging(level: str, stream: TextIO = sys.stdout) -> None:
+    """Route structlog and the standard library's loggers into one stream of JSON lines.
+
+    Args:
+        stream: standard output for services; commands, whose output is their result, log to standard error.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -18,10 +23,10 @@ def configure_logging(level: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -2,12 +2,16 @@
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Any
+
+from server.telemetry import configure_logging
 
 
 def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each a line or two
     """Carry out the parsed command; returns the exit code."""
+    configure_logging("WARNING", sys.stderr)  # the services below say what they want instead
     match arguments.command:
         case "run":
             from server.run import Parent
@@ -28,7 +32,7 @@ def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each
         case "worker":
             from server import worker
 
-            _configure_logging()
+            _log_as_a_service()
             worker.main()
         case "migrate":
             from storage.migrate import migrate
@@ -38,7 +42,7 @@ def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each
         case "quarantine":
             from server.commands.quarantine import run_turn
 
-            _configure_logging()
+            _log_as_a_service()
             return _run(run_turn(arguments.tenant, arguments.thread, arguments.fence))
         case "seed":
             from server.commands.documents import seed_demo
@@ -71,8 +75,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(work)
 
 
-def _configure_logging() -> None:
+def _log_as_a_service() -> None:
     from server.settings import ServerSettings
-    from server.telemetry import configure_logging
 
     configure_logging(ServerSettings().log_level)

@@ -6,6 +6,7 @@ from server.deps import opened_parts
 from server.mind import build_mind
 from server.worker import opened_inbox
 from storage.errors import LeaseLost
+from storage.tenancy import is_connection_loss
 
 
 async def run_turn(tenant: str, thread: str, fence: str) -> int:
@@ -20,4 +21,8 @@ async def run_turn(tenant: str, thread: str, fence: str) -> int:
             await inbox.resume(UUID(tenant), UUID(thread), UUID(fence))
         except LeaseLost:
             return 0
+        except Exception as error:
+            if is_connection_loss(error):  # the database went away: no fault of the turn's
+                return 0
+            raise
     return 0

@@ -215,7 +215,7 @@ class _Turn:
 
 async def _load(session: Session, claim: Claim) -> _Turn:
     info, vault = await turns.load_surroundings(session, claim.thread_id)
-    steps = await turns.load_steps(session, claim.turn_id) if claim.attempts > 1 else []
+    steps = await turns.load_steps(session, claim.turn_id) if claim.begun else []
     return _Turn(claim, info, vault, steps)
 
 

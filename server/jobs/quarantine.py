@@ -35,7 +35,7 @@ async def run_in_quarantine(context: TenantContext, claim: Claim) -> bool:
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,
-        env=os.environ,
+        env=dict(os.environ),  # uvloop takes nothing but a dict
         stdin=asyncio.subprocess.DEVNULL,
         preexec_fn=die_with_parent(signal.SIGKILL),
     )

@@ -52,6 +52,8 @@ class Claim:
 
     Attributes:
         fence: proof of ownership, checked in each transaction that writes.
+        begun: it was claimed before, so its journal may hold steps. The number of attempts does not tell: a
+            returned or replayed turn begins to count anew.
         crashes: how often a worker died on this turn: attempts that neither succeeded nor failed by an
             exception.
     """
@@ -65,6 +67,7 @@ class Claim:
     messages: tuple[InboundMessage, ...]
     language: str | None
     agent: str | None
+    begun: bool
     attempts: int
     failures: int
 
@@ -239,6 +242,7 @@ def _claim(
         messages=tuple(InboundMessage(row.id, row.seq, row.text) for row in members),
         language=thread.language,
         agent=thread.agent,
+        begun=members[0].turn_id is not None,
         attempts=attempts,
         failures=members[0].failures,
     )

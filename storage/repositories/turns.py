@@ -48,7 +48,12 @@ async def load_steps(session: Session, turn_id: UUID) -> list[Step]:
 async def append_steps(
     session: Session, *, turn_id: UUID, thread_id: UUID, fence: UUID, steps: Sequence[Step]
 ) -> bool:
-    """Write steps if the thread's lease is still ours; False (and nothing written) where it is not."""
+    """Write steps if the thread's lease is still ours and the step before them is there; False (and nothing
+    written) where not.
+
+    A step that was committed without waiting for the disk is gone when the database crashed in between, and
+    the lease may have survived: a worker that went on would leave a journal without its beginning.
+    """
     result = await session.execute(
         text("""
         insert into turn_steps (turn_id, ordinal, thread_id, kind, name, request_hash, request, response, model, tokens_in, tokens_out,
@@ -58,11 +63,13 @@ async def append_steps(
           from jsonb_to_recordset(cast(:steps as jsonb)) as s(ordinal int, kind text, name text, request_hash text, request jsonb,
                response jsonb, model text, tokens_in int, tokens_out int, started_at timestamptz)
          where exists (select from threads where id = :thread and fence = :fence for share)
+           and :first = (select coalesce(max(ordinal), -1) + 1 from turn_steps where turn_id = :turn)
         """),
         {
             "turn": turn_id,
             "thread": thread_id,
             "fence": fence,
+            "first": steps[0].ordinal,
             "steps": json.dumps([_row(step) for step in steps], ensure_ascii=False),
         },
     )

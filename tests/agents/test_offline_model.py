@@ -155,7 +155,7 @@ RENT = (
     ("question", "language", "texts", "reply"),
     [
         ("What does the annual service of an e-bike cost?", "en", [RENT, PRICES],
-         quoted("K2", "The annual service of an e-bike costs 149 euros.")),
+         quoted("K2", "The annual service of a city bike costs 89 euros. The annual service of an e-bike costs 149 euros.")),
         ("Haben Sie am Samstag geöffnet?", "de", [RENT, HOURS],
          quoted("K2", "Am Samstag haben wir von 9 bis 13 Uhr geöffnet.")),
         ("Wie hoch ist die Kaution für das E-Bike?", "de", [RENT, HOURS],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agents.language import LanguageGuesser
 from agents.offline_arguments import Utterance, read_arguments
 from agents.offline_examples import ExampleLibrary
-from agents.offline_passages import QUOTE_LIMIT, sentence_spans
+from agents.offline_sentences import QUOTE_LIMIT, sentence_spans
 from agents.similarity import NgramIndex, Seed, SeedClassifier, TextIndex, ngrams
 from prompts.loader import PromptError
 
@@ -73,7 +73,7 @@ SALES = "specialists/sales.examples.yaml"
         (SALES, "route:\n  en: [a]\n  de: b\n", 3, "expected a list of sentences for 'de'"),
         (SALES, "route:\n  de: [a]\n", 2, "there are no sentences for 'en'"),
         (SALES, "route:\n  en: [a]\n  en: [b]\n", 3, "'en' stands here twice"),
-        (OFFLINE, "replies: {}\nsmalltalk: {}\n", 1, "missing: fields"),
+        (OFFLINE, "replies: {}\nsmalltalk: {}\n", 1, "missing: asks, fields"),
     ],
 )
 def test_errors_say_file_line_and_reason(

@@ -10,12 +10,14 @@ import random
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from server.channels.widget.send import room
@@ -39,6 +41,7 @@ class Plan:
 
     Attributes:
         pace: messages a second, all threads together.
+        accept: seconds within which all must be accepted.
         rest: seconds within which everything must come to rest after the last message.
     """
 
@@ -48,6 +51,7 @@ class Plan:
     seed: int = 1
     workers: int = 2
     pace: float = 10.0
+    accept: float = 420.0
     rest: float = 180.0
 
 
@@ -110,7 +114,7 @@ async def monkey(plan: Plan, here: Arena, score: Score, chance: random.Random) -
     kinds += ["worker"] * (plan.kills - len(kinds))
     chance.shuffle(kinds)
     for turn, kind in enumerate(kinds, 1):
-        while len(score.accepted) < plan.messages * turn / (len(kinds) + 1):
+        while len(score.accepted) < plan.messages * turn / (len(kinds) + 1):  # noqa: ASYNC110  # a figure grows
             await asyncio.sleep(0.02)
         await asyncio.sleep(chance.uniform(0, 0.5))
         await here.kill(kind, chance)
@@ -177,7 +181,7 @@ async def fight(plan: Plan, here: Arena, *, bars: bool) -> tuple[Score, Verdict]
         shares = [
             plan.messages // plan.threads + (n < plan.messages % plan.threads) for n in range(plan.threads)
         ]
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.timeout(plan.accept), asyncio.TaskGroup() as group:
             group.create_task(monkey(plan, here, score, chance))
             for thread, (visitor, count) in enumerate(zip(visitors, shares, strict=True), 1):
                 own = random.Random(f"{plan.seed}:{thread}")
@@ -194,12 +198,22 @@ async def fight(plan: Plan, here: Arena, *, bars: bool) -> tuple[Score, Verdict]
         await parts.aclose()
 
 
-def run(plan: Plan, *, bars: bool = False) -> tuple[Verdict, list[dict[str, Any]], list[str]]:
-    """The whole run: (what was found, figures, unexpected log lines of workers). Call from the main thread."""
+def _error(line: str) -> str:
+    """A worker's log line in short, if it is an error."""
+    with suppress(ValueError):
+        entry = json.loads(line)
+        if entry["level"] == "error":
+            lines = [part for part in entry.get("exception", "").splitlines() if part[:1].isalpha()]
+            return f"{entry['event']}: {lines[-1][:120] if lines else ''}"
+    return ""
+
+
+def run(plan: Plan, *, bars: bool = False) -> tuple[Verdict, list[dict[str, Any]], Counter[str]]:
+    """The whole run: (what was found, figures, errors in the workers' logs). Call from the main thread."""
     began = time.monotonic()
     with arena(plan.workers, OpenAISandbox()) as here:
         score, verdict = asyncio.run(fight(plan, here, bars=bars))
-        errors = [line for line in here.logs() if '"level": "error"' in line]
+        errors = Counter(said for line in here.logs() if (said := _error(line)))
         killed = dict(here.killed)
     figures = [figure(f"chaos: {name}", value, unit, n) for name, value, unit, n in (
         ("wall time", time.monotonic() - began, "s", 1),
@@ -219,14 +233,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     plan = Plan(**vars(parser.parse_args(arguments)))
-    print(f"chaos: {plan}")
+    say = Console().print
+    say(f"chaos: {plan}")
     verdict, figures, errors = run(plan, bars=True)
     write_figures("chaos", figures)
-    for line in errors[:10]:
-        print(line[:600])
-    print(f"{len(errors)} errors in the workers' logs")
+    for text, number in errors.most_common(12):
+        say(f"{number:5} times in the workers' logs: {text}", markup=False)
+    for text, number in verdict.failures.items():
+        say(f"{number:5} messages failed at first: {text}", markup=False)
     for problem in verdict.problems:
-        print(f"VIOLATION {problem}")
+        say(f"VIOLATION {problem}")
     return 1 if verdict.problems else 0
 
 

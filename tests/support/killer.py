@@ -29,7 +29,7 @@ class Place:
 # In the order of the path. An append of steps is: router, specialist, tool, specialist, the turn's end.
 PLACES = {
     "claim-uncommitted": Place("after", "storage.repositories.inbox:claim"),
-    "claim-committed": Place("before", "server.jobs.inbox:InboxJob.work"),
+    "claim-committed": Place("before", "server.jobs.inbox:InboxJob._work"),
     "vault-stored": Place("after", "graphs.conversation.nodes:store_vault"),
     "router-answered": Place("after", "agents.models:ModelGateway.complete", 1, received=True),
     "router-journalled": Place("after", "storage.journal:TurnJournal.model", 1),

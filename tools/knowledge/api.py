@@ -9,12 +9,12 @@ from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, MultipartBody
 
-from storage.errors import ValidationFailed
+from storage.errors import NotFound, ValidationFailed
 from storage.repositories import knowledge
 from storage.sql import Session
 from storage.tenancy import TenantContext
 from tools.knowledge import service
-from tools.knowledge.schemas import Document, DocumentIntake, Found, SearchIn
+from tools.knowledge.schemas import Document, DocumentIntake, Found, Page, SearchIn
 from tools.sdk.context import Resources
 
 
@@ -57,6 +57,16 @@ class DocumentController(Controller):
     async def get_document(self, document_id: FromPath[UUID], session: NamedDependency[Session]) -> Document:
         """One document with its state."""
         return msgspec.convert(await knowledge.get_document(session, document_id), Document)
+
+    @get("/{document_id:uuid}/pages/{number:int}", opt={"scopes": ["knowledge:read"]})
+    async def get_page(
+        self, document_id: FromPath[UUID], number: FromPath[int], session: NamedDependency[Session]
+    ) -> Page:
+        """The text of one page as stored: what each quote is checked against, character for character."""
+        text = await knowledge.page_text(session, document_id, number)
+        if text is None:
+            raise NotFound("No such page.")
+        return Page(document_id, number, text)
 
     @delete("/{document_id:uuid}", opt={"scopes": ["knowledge:write"]})
     async def delete_document(

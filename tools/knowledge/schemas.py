@@ -70,6 +70,14 @@ class Document(msgspec.Struct):
     chunks: int | None = None
 
 
+class Page(msgspec.Struct):
+    """A page's text; pages are numbered from 1, a file without pages has one."""
+
+    document_id: UUID
+    number: int
+    text: str
+
+
 class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
     query: str
     limit: int = 5
