@@ -108,7 +108,8 @@ class QuoteFinder:
         if not candidates:
             return None
         asked = Asked.read(question, language, self._cues(language), [each.embed_text for each in candidates])
-        scores = np.array([_by_words(asked, each) for each in candidates], np.float32)
+        by_words = np.array([_by_words(asked, each) for each in candidates], np.float32)
+        scores = by_words.copy()
         near_enough = NEAR_ENOUGH_BY_WORDS
         if understands(self._embedder.model_id, language):
             cosines = await self._cosines(question, candidates)
@@ -125,7 +126,7 @@ class QuoteFinder:
         for at in np.argsort(-ranks, kind="stable"):
             if scores[at] < near_enough:
                 return None
-            quote = _quoted(candidates, scores, int(at))
+            quote = _quoted(candidates, scores, by_words, int(at))
             # too short a text cannot be told from another one like it, and would not leave
             if locate(quote.text, quote.passage.text) is not None:
                 return quote
@@ -181,19 +182,21 @@ def _by_words(asked: Asked, candidate: _Candidate) -> float:
     return asked.covered(candidate.sentence.spoken, candidate.sentence.under, beside)
 
 
-def _quoted(candidates: Sequence[_Candidate], scores: Floats, best: int) -> Quote:
+def _quoted(candidates: Sequence[_Candidate], scores: Floats, by_words: Floats, best: int) -> Quote:
     chosen = candidates[best].sentence
     passage = candidates[best].passage
-    of = {each.sentence: (each, float(score)) for each, score in zip(candidates, scores, strict=True)}
+    # the rows of a table are all alike but for the words that the question names
+    shares = by_words / by_words[best] if chosen.row and by_words[best] else scores / scores[best]
+    of = {each.sentence: (each, float(share)) for each, share in zip(candidates, shares, strict=True)}
     short = len(chosen.spoken) < SHORT
     parts, waiting = [chosen], sorted(candidates[best].beside, key=lambda each: each.start, reverse=not short)
     while waiting:
         other = waiting.pop(0)
-        share = NEXT_SHARE if short or other.start > chosen.start else BEFORE_SHARE
-        share = ROW_SHARE if other.row else share
+        wanted = NEXT_SHARE if short or other.start > chosen.start else BEFORE_SHARE
+        wanted = ROW_SHARE if other.row else wanted
         start, end = min(parts[0].start, other.start), max(parts[-1].end, other.end)
-        candidate, score = of.get(other, (None, 0.0))
-        if candidate is None or score < share * scores[best] or end - start > QUOTE_LIMIT or other in parts:
+        candidate, share = of.get(other, (None, 0.0))
+        if candidate is None or share < wanted or end - start > QUOTE_LIMIT or other in parts:
             continue
         parts = sorted([*parts, other], key=lambda each: each.start)
         # of sentences one is enough; the rows that the question may mean are all wanted

@@ -126,7 +126,9 @@ async def test_note_and_contact(model: Model) -> None:
         ("crm_find_contact", "en", {"found": False}, "I could not find you in our records."),
         ("other_tool", "en", {"ok": True}, "That is done."),
         ("crm_add_note", "en", {"error": "The customer is not known yet"},
-         f"That did not work: The customer is not known yet. {HANDOFF_EN.partition('. ')[2]}"),
+         "Gladly. For that I still need your e-mail address or phone number."),
+        ("other_tool", "en", {"error": "The shop is closed"},
+         f"That did not work: The shop is closed. {HANDOFF_EN.partition('. ')[2]}"),
         ("crm_add_note", "en", {"strange": 1}, HANDOFF_EN),
     ],
 )  # fmt: skip
@@ -135,6 +137,59 @@ async def test_after_a_tool(
 ) -> None:
     answer = await model("Please note it", *after(name, {"text": "x"}, result), language=language)
     assert called(answer) == reply
+
+
+async def test_a_note_about_a_stranger_becomes_a_lead_once_there_is_an_address(model: Model) -> None:
+    wish = "Please note that I can only be reached in the evening"
+    failed = after("crm_add_note", {"text": wish}, {"error": "The customer is not known yet"})
+    ask = await model(wish, *failed)
+    follow_up = "It is ⟦EMAIL_1⟧"
+    failed_again = after(
+        "crm_add_note", {"text": f"{wish} {follow_up}"}, {"error": "The customer is not known yet"}
+    )
+    answer = await model(wish, ask, follow_up, *failed_again)
+    lead = {"subject": f"{wish} {follow_up}", "email": "⟦EMAIL_1⟧"}
+    assert called(answer) == ("crm_create_lead", lead)
+
+
+async def test_what_fails_goes_to_a_person_where_one_can_be_called(model: Model) -> None:
+    failed = after("other_tool", {"text": "x"}, {"error": "The shop is closed"})
+    answer = await model("Please do it", *failed, tools=[*TOOLS, PERSON])
+    assert called(answer) == (
+        "call_person",
+        {"reason": "The offline model found no reliable answer to: Please do it"},
+    )
+
+
+async def test_a_wish_for_another_specialists_tool_is_not_looked_up(model: Model) -> None:
+    wish = "Bitte rufen Sie mich unter ⟦PHONE_1⟧ wegen eines Angebots zurück"
+    answer = await model(wish, language="de", tools=[SEARCH, PERSON])
+    assert isinstance(called(answer), tuple)
+    assert called(answer)[0] == "call_person"
+
+
+TARIFF = (
+    "# Rental\n\n| Boat | One hour | One day |\n|---|---|---|\n| Canoe | 12 euro | 60 euro |\n"
+    "| Pedal boat | 18 euro | not offered |\n\nLife jackets are included."
+)
+
+
+async def test_a_tables_row_is_read_with_its_head_and_quoted_as_it_stands(model: Model) -> None:
+    question = "What does a canoe cost for a day?"
+    assert called(await model(question, *found(question, TARIFF))) == (
+        'Rental: Canoe: One hour: 12 euro; One day: 60 euro [K1: "| Canoe | 12 euro | 60 euro |"]'
+    )
+
+
+async def test_what_is_asked_about_must_stand_in_the_documents(model: Model) -> None:
+    question = "Was kostet ein Segelboot für einen Tag?"
+    prices = "Ein Kanu kostet 60 Euro für einen Tag. Schwimmwesten sind dabei."
+    assert called(await model(question, *found(question, prices), language="de")) == (
+        "Darauf habe ich keine verlässliche Antwort. Ich gebe das an einen Menschen weiter, der sich bei Ihnen meldet."
+    )
+    question = "Was kostet ein Kanu für einen Tag?"
+    answer = str(called(await model(question, *found(question, prices), language="de")))
+    assert answer.startswith("Ein Kanu kostet 60 Euro für einen Tag.")
 
 
 PRICES = (
@@ -155,11 +210,13 @@ RENT = (
     ("question", "language", "texts", "reply"),
     [
         ("What does the annual service of an e-bike cost?", "en", [RENT, PRICES],
-         quoted("K2", "The annual service of a city bike costs 89 euros. The annual service of an e-bike costs 149 euros.")),
+         quoted("K2", "The annual service of a city bike costs 89 euros. The annual service of an e-bike costs "
+                "149 euros.")),
         ("Haben Sie am Samstag geöffnet?", "de", [RENT, HOURS],
          quoted("K2", "Am Samstag haben wir von 9 bis 13 Uhr geöffnet.")),
         ("Wie hoch ist die Kaution für das E-Bike?", "de", [RENT, HOURS],
-         quoted("K1", "Die Kaution beträgt 200 Euro und wird bei der Rückgabe\nerstattet.")),
+         quoted("K1", "Für ein Leih-E-Bike verlangen wir 45 Euro pro Tag. Die Kaution beträgt 200 Euro und wird bei der "
+                "Rückgabe\nerstattet.")),
     ],
 )  # fmt: skip
 async def test_the_best_sentence_is_quoted(
@@ -173,7 +230,10 @@ async def test_a_quote_in_another_language_is_announced(model: Model) -> None:
     answer = str(called(await model(question, *found(question, PRICES), language="de")))
     assert answer == (
         "Dazu habe ich etwas in einem Dokument in einer anderen Sprache gefunden: "
-        + quoted("K1", "The annual service of a city bike costs 89 euros.")
+        + quoted(
+            "K1",
+            "The annual service of a city bike costs 89 euros. The annual service of an e-bike costs 149 euros.",
+        )
     )
 
 

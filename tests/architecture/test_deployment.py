@@ -19,20 +19,29 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 def test_compose_is_valid_by_its_schema() -> None:
     tool = Path(sys.executable).parent / "check-jsonschema"
     checked = subprocess.run(
-        [tool, "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"], capture_output=True, text=True, check=False
+        [tool, "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_each_container_of_ours_runs_a_command_that_exists() -> None:
-    ours = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "ai-secretary"}
+    ours = {
+        name: service
+        for name, service in COMPOSE["services"].items()
+        if service.get("image") == "ai-secretary"
+    }
     assert set(ours) == {"migrate", "seed", "api", "worker"}
     for service in ours.values():
         assert parser().parse_args(service["command"]).command == service["command"][0]
 
 
 def test_only_the_api_is_published_and_only_on_loopback() -> None:
-    published = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
+    published = {
+        name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service
+    }
     assert published == {"api": ["127.0.0.1:8700:8700"]}
 
 
@@ -66,14 +75,19 @@ def test_the_lock_pins_with_hashes_and_names_no_host() -> None:
         lock = (ROOT / name).read_text()
         assert "://" not in lock
         assert "--index-url" not in lock
-        entries = re.findall(r"^([a-z0-9][a-z0-9._-]*)==\S+(?: ;[^\\]*)? \\\n    --hash=sha256:", lock, re.MULTILINE)
+        entries = re.findall(
+            r"^([a-z0-9][a-z0-9._-]*)==\S+(?: ;[^\\]*)? \\\n    --hash=sha256:", lock, re.MULTILINE
+        )
         pins = re.findall(r"^[a-z0-9][a-z0-9._-]*==", lock, re.MULTILINE)
         assert len(entries) == len(pins) > 150
         assert not {"torch", "transformers", "sentence-transformers"} & set(entries)
 
 
 def test_the_runtime_lock_is_part_of_the_development_lock() -> None:
-    pins = [set(re.findall(r"^\S+==\S+", (ROOT / name).read_text(), re.MULTILINE)) for name in ("requirements.lock", "requirements-dev.lock")]
+    pins = [
+        set(re.findall(r"^\S+==\S+", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-dev.lock")
+    ]
     assert pins[0] < pins[1]
 
 

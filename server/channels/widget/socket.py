@@ -192,7 +192,8 @@ class _Visit:
 
     async def _store(self, frame: dict[str, Any]) -> None:
         cid = frame.get("cid")
-        if not isinstance(cid, str) or not cid:  # an empty one would make the next message a repeat of this one
+        # An empty one would make the visitor's next message a repeat of this one.
+        if not isinstance(cid, str) or not cid:
             raise ValidationFailed("The message has no cid.", field="cid")
         now = time.monotonic()
         self._allowance = min(BURST, self._allowance + (now - self._counted_at) * PER_SECOND)
