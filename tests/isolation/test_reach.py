@@ -122,7 +122,8 @@ async def test_a_broken_filter_is_noticed_and_shows_nothing(
 
     monkeypatch.setattr(AsyncCollection, "query", unfiltered)
     hits = await world.parts.resources.vectors.query(world.b.tenant.context, asked, 100)
-    assert told == [{str(world.a.tenant.info.id), str(world.b.tenant.info.id)}]  # Chroma did tell
+    (seen,) = told
+    assert {str(world.a.tenant.info.id), str(world.b.tenant.info.id)} <= seen  # Chroma did tell
     assert {hit.chunk_id for hit in hits} == set(chunk_ids(world.b, world))
 
 
@@ -183,7 +184,7 @@ async def test_deleting_by_a_foreign_id_leaves_the_index_alone(world: TwoTenants
 
 @pytest.fixture
 async def pool(world: TwoTenants) -> AsyncIterator[Pool]:
-    opened = make_checkpoint_pool(world.storage.role_urls().app, size=2)
+    opened = make_checkpoint_pool(world.storage.role_urls().app, size=1)  # all on the same connection
     await opened.open()
     yield opened
     await opened.close()

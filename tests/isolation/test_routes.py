@@ -66,7 +66,7 @@ class Operation:
     def variants(self) -> Iterator[dict[str, Any]]:
         """Values for the path's other parameters: each value of an enumeration once."""
         others = [
-            (parameter["name"], parameter["schema"].get("enum", ["x"]))
+            (parameter["name"], parameter["schema"].get("enum") or [_value(parameter["schema"])])
             for parameter in self.spec.get("parameters", ())
             if parameter["in"] == "path" and not _takes_uuid(parameter["schema"])
         ]
@@ -184,11 +184,8 @@ async def test_no_route_opens_without_a_token_or_without_its_scopes(edge: Edge) 
     guarded = [one for one in operations(edge.app) if not one.opt.get("public")]
     assert len(guarded) >= 20
     for operation in guarded:
-        path = operation.path
-        for name in ("thread_id", "message_id", "letter_id", "contact_id", "lead_id", "document_id"):
-            path = path.replace("{" + name + "}", str(uuid4()))
-        path = path.replace("{kind}", "inbox").replace("{path}", "x")
-        assert "{" not in path
+        values = {name: str(uuid4()) for where, name in operation.id_parameters if where == "path"}
+        path = operation.path.format(**{"path": "x", **values, **next(operation.variants())})
         bare = await edge.client.request(operation.method, path)
         weak = await edge.client.request(
             operation.method, path, headers=edge.headers(edge.world.a, ("something:else",))
@@ -237,7 +234,8 @@ async def test_the_walk_knows_the_right_ids(edge: Edge) -> None:
     a = edge.world.a
     for operation in operations(edge.app):
         if operation.method == "GET" and operation.id_parameters:
-            statuses = {(await ask(edge, operation, a, ident, {}))[0] for ident in a.every_id}
+            variant = next(operation.variants())
+            statuses = {(await ask(edge, operation, a, ident, variant))[0] for ident in a.every_id}
             assert statuses == {200, 404}, operation.path
 
 

@@ -66,12 +66,12 @@ class Arena:
         -9, ``postgres`` at once and without a checkpoint.
         """
         if kind == "worker":
-            while not (alive := [pid for pid in self.workers if lives(pid)]):  # noqa: ASYNC110  # as processes do
+            while not (alive := [pid for pid in self.workers if lives(pid)]):  # as processes do
                 await asyncio.sleep(0.05)
             kill(chance.choice(alive))
         else:
             child: Child = getattr(self.servers, kind)
-            while not (child.alive and await asyncio.to_thread(child.ready)):  # noqa: ASYNC110  # as processes do
+            while not (child.alive and await asyncio.to_thread(child.ready)):  # as processes do
                 await asyncio.sleep(0.05)
             assert child.process is not None
             child.process.send_signal(signal.SIGQUIT if kind == "postgres" else signal.SIGKILL)

@@ -114,7 +114,7 @@ async def monkey(plan: Plan, here: Arena, score: Score, chance: random.Random) -
     kinds += ["worker"] * (plan.kills - len(kinds))
     chance.shuffle(kinds)
     for turn, kind in enumerate(kinds, 1):
-        while len(score.accepted) < plan.messages * turn / (len(kinds) + 1):  # noqa: ASYNC110  # a figure grows
+        while len(score.accepted) < plan.messages * turn / (len(kinds) + 1):  # a figure grows
             await asyncio.sleep(0.02)
         await asyncio.sleep(chance.uniform(0, 0.5))
         await here.kill(kind, chance)

@@ -13,6 +13,7 @@ import uvicorn
 from sqlalchemy import text
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin
 
 from server.app import create_app
 from server.commands.api import MAX_SOCKET_FRAME
@@ -76,13 +77,13 @@ class Widget:
 
     async def until(self, *kinds: str, **fields: Any) -> Frame:
         """The next frame of these kinds with these fields; what was passed over on the way is kept for later."""
-        for frame in self.passed:
-            if _fits(frame, kinds, fields):
-                self.passed.remove(frame)
-                return frame
+        for kept in self.passed:
+            if _fits(kept, kinds, fields):
+                self.passed.remove(kept)
+                return kept
         async with asyncio.timeout(10):
             while True:
-                frame = json.loads(await self.socket.recv())
+                frame: Frame = json.loads(await self.socket.recv())
                 if _fits(frame, kinds, fields):
                     return frame
                 self.passed.append(frame)
@@ -109,7 +110,7 @@ def _fits(frame: Frame, kinds: tuple[str, ...], fields: Frame) -> bool:
 
 @asynccontextmanager
 async def dialled(url: str, origin: str | None = SITE) -> AsyncIterator[Widget]:
-    async with connect(url, origin=origin, max_size=None) as socket:
+    async with connect(url, origin=None if origin is None else Origin(origin), max_size=None) as socket:
         yield Widget(socket)
 
 
@@ -195,7 +196,8 @@ async def test_a_cursor_that_is_none_means_from_the_start(url: str, shop: TestTe
     async with visiting(url, shop) as widget:
         sid = widget.ready["sid"]
         await widget.write("first")
-    for cursor in (-1, "2", None, True, 2**40, [], 1.5):
+    cursors: list[Any] = [-1, "2", None, True, 2**40, [], 1.5]
+    for cursor in cursors:
         async with visiting(url, shop, sid=sid, cur=cursor) as widget:
             assert (await widget.until("msg"))["text"] == "first", cursor
 

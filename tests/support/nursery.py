@@ -6,6 +6,7 @@ connection, draws a random number or starts a thread has run before the fork.
 """
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -85,17 +86,17 @@ def marker_of(gate: Path) -> Path:
 
 def _wait_at(gate: Path) -> None:
     """Let the worker that is about to run take no work before the gate opens."""
-    from server import worker
     from tests.support.killer import PLACES, arm
 
+    worker: Any = importlib.import_module("server.worker")
     sweep, listen = worker.sweep_forever, worker.listen
     opened: list[str] = []
 
     async def at_the_gate() -> None:
-        while not gate.exists():  # noqa: ASYNC110, ASYNC240  # opened by another process; it takes no time
+        while not gate.exists():  # opened by another process; it takes no time
             await asyncio.sleep(0.01)
         if not opened:
-            opened.append(gate.read_text())  # noqa: ASYNC240  # a few bytes
+            opened.append(gate.read_text())  # a few bytes
             if opened[0]:
                 arm(PLACES[opened[0]], marker_of(gate))
 
