@@ -58,6 +58,7 @@ def create_app(parts: Parts) -> Litestar:
         request_max_body_size=1_000_000,
         openapi_config=OpenAPIConfig(
             title="AI Secretary",
+            use_handler_docstrings=True,
             version="1",
             description=DESCRIPTION,
             components=Components(

@@ -137,7 +137,7 @@ async def test_wall_limit_kills_the_child() -> None:
 
 async def test_cancelled_parse_leaves_no_process() -> None:
     task = asyncio.create_task(parse(GERMAN.encode(), "a.txt"))
-    while not children():  # noqa: ASYNC110 - the start of a process sets no event
+    while not children():
         await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -108,7 +108,6 @@ def arena(workers: int, sandbox: OpenAISandbox) -> Iterator[Arena]:
                 "CHROMA_URL": servers.chroma_url,
                 "SECRETARY_DATA": str(data),
                 "OPENAI_BASE_URL": f"{base_url}/v1",
-                "LEASE_SECONDS": "2",
                 "SWEEP_SECONDS": "0.5",
             }
             nursery = Nursery(servers.folder / "logs" / "nursery.log")

@@ -198,22 +198,23 @@ async def fight(plan: Plan, here: Arena, *, bars: bool) -> tuple[Score, Verdict]
         await parts.aclose()
 
 
-def _error(line: str) -> str:
-    """A worker's log line in short, if it is an error."""
+def _notable(line: str) -> str:
+    """A worker's log line in short, if it is a warning or an error."""
     with suppress(ValueError):
         entry = json.loads(line)
-        if entry["level"] == "error":
+        if entry["level"] in ("warning", "error"):
             lines = [part for part in entry.get("exception", "").splitlines() if part[:1].isalpha()]
-            return f"{entry['event']}: {lines[-1][:120] if lines else ''}"
+            more = lines[-1][:120] if lines else entry.get("exit_code", entry.get("error", ""))
+            return f"{entry['event']} {more}"
     return ""
 
 
 def run(plan: Plan, *, bars: bool = False) -> tuple[Verdict, list[dict[str, Any]], Counter[str]]:
-    """The whole run: (what was found, figures, errors in the workers' logs). Call from the main thread."""
+    """The whole run: (what was found, figures, complaints in the workers' logs). Call from the main thread."""
     began = time.monotonic()
     with arena(plan.workers, OpenAISandbox()) as here:
         score, verdict = asyncio.run(fight(plan, here, bars=bars))
-        errors = Counter(said for line in here.logs() if (said := _error(line)))
+        errors = Counter(said for line in here.logs() if (said := _notable(line)))
         killed = dict(here.killed)
     figures = [figure(f"chaos: {name}", value, unit, n) for name, value, unit, n in (
         ("wall time", time.monotonic() - began, "s", 1),
@@ -237,10 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"chaos: {plan}")
     verdict, figures, errors = run(plan, bars=True)
     write_figures("chaos", figures)
-    for text, number in errors.most_common(12):
+    for text, number in errors.most_common(20):
         say(f"{number:5} times in the workers' logs: {text}", markup=False)
     for text, number in verdict.failures.items():
-        say(f"{number:5} messages failed at first: {text}", markup=False)
+        say(f"{number:5} messages failed, at first or for good: {text}", markup=False)
     for problem in verdict.problems:
         say(f"VIOLATION {problem}")
     return 1 if verdict.problems else 0

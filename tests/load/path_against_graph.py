@@ -30,7 +30,7 @@ from server.jobs.ingest import IngestJob
 from server.mind import build_mind
 from server.settings import ServerSettings
 from server.worker import listen, opened_inbox
-from storage.queue import take_now
+from storage.queue import Queue, take_now
 from tests.load.figures import figure, write_figures
 from tests.support.servers import Addresses, settings_for
 from tests.support.world import make_tenant, make_visitor
@@ -199,8 +199,11 @@ async def without_queue(parts: Parts, tenant: Any, inbox: Any) -> float:
     return time.perf_counter() - began
 
 
-class _Silence:
+class _Silence(Queue):
     """Wakes nobody."""
+
+    def __init__(self) -> None:
+        pass
 
     async def wake_inbox(self, *_ids: object) -> None:
         return None

@@ -124,7 +124,7 @@ async def judge(
         rested=rested,
         retried_turns=len({row.turn_id for row in inbound if row.attempts > 1}),
         most_attempts=max((row.attempts for row in inbound), default=0),
-        failures=dict(Counter(str(row.last_error) for row in inbound if row.failures)),
+        failures=dict(Counter(str(row.last_error) for row in inbound if row.failures or row.state == "dead")),
     )
     answered = {row.id for row in inbound if row.state == "answered"}
     verdict.lost = sum(message not in answered for message in accepted.values()) - verdict.dead

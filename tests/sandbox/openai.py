@@ -160,7 +160,7 @@ class OpenAISandbox:
     async def stall(self, seconds: float) -> bool:
         """Wait until `seconds` are over or the test releases it; False where it was reset meanwhile."""
         awake, end = self._awake, time.monotonic() + seconds
-        while time.monotonic() < end and not awake.is_set():  # noqa: ASYNC110  # set from another thread
+        while time.monotonic() < end and not awake.is_set():  # set from another thread
             await asyncio.sleep(0.01)
         return awake is self._awake
 

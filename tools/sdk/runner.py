@@ -108,6 +108,8 @@ class ToolRunner:
         return tool
 
     def _validated(self, tool: Tool, arguments: dict[str, Any]) -> Any:
+        if "\\u0000" in json.dumps(arguments):  # PostgreSQL cannot store it, and no person typed it
+            raise ToolError(f"{tool.name} was called with a NUL character. Leave it out.")
         try:
             return tool.args.model_validate(restored(tool.args, arguments, self._privacy))
         except ValidationError as error:
