@@ -106,7 +106,9 @@ class OfflineAnswerer:
             return await self._quote(turn, schemas, found, language)
         return await self._report(turn.results[-1], turn, schemas, language)
 
-    async def _report(self, result: ToolResult, turn: Turn, schemas: Mapping[str, Any], language: str) -> Decision:
+    async def _report(
+        self, result: ToolResult, turn: Turn, schemas: Mapping[str, Any], language: str
+    ) -> Decision:
         value = result.value if isinstance(result.value, dict) else {}
         if "error" in value or (not value and result.content.strip()):
             return await self._after_failure(result, value, turn, schemas, language)

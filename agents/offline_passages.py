@@ -67,7 +67,9 @@ class _Candidate:
 
     @property
     def embed_text(self) -> str:
-        return f"{self.sentence.under}: {self.sentence.spoken}" if self.sentence.under else self.sentence.spoken
+        return (
+            f"{self.sentence.under}: {self.sentence.spoken}" if self.sentence.under else self.sentence.spoken
+        )
 
 
 def read_passages(result: Any) -> list[Passage] | None:

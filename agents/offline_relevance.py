@@ -80,7 +80,9 @@ class Asked:
     kinds: frozenset[str]
 
     @classmethod
-    def read(cls, question: str, language: str, cues: Mapping[str, Sequence[str]], texts: Sequence[str]) -> "Asked":
+    def read(
+        cls, question: str, language: str, cues: Mapping[str, Sequence[str]], texts: Sequence[str]
+    ) -> "Asked":
         """Weigh the question's words by how rare they are in `texts`, from which the answer is to be taken.
 
         Args:

@@ -137,7 +137,7 @@ def _kind(piece: str, following: str, alone: bool, after_row: bool, rest: str) -
 
 
 def _is_prose(piece: str) -> bool:
-    return piece.rstrip("\"“”»)").endswith((".", "!", "?", ":", ";", "…")) or len(piece) >= QUOTE_LIMIT - 20
+    return piece.rstrip('"“”»)').endswith((".", "!", "?", ":", ";", "…")) or len(piece) >= QUOTE_LIMIT - 20
 
 
 def _cells(row: str) -> list[str]:

@@ -11,10 +11,8 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from agents.spec import AgentSpec
 from agents.supervisor.pii import Masker
 from storage.placeholders import Vault
-from storage.repositories import turns
-from storage.tenancy import Database, TenantContext
 from tools.sdk.registry import Registry
-from tools.sdk.runner import Conversation, ToolRunner
+from tools.sdk.runner import ToolRunner
 
 CALL_PERSON = "call_person"
 MAX_CALLS_A_TURN = 8
@@ -66,13 +64,8 @@ class VaultPrivacy:
 class Toolbox:
     """Carries out the calls of one turn, one after the other, so that their order is the same in a re-run."""
 
-    def __init__(
-        self, runner: ToolRunner, vault: Vault, database: Database, conversation: Conversation
-    ) -> None:
+    def __init__(self, runner: ToolRunner) -> None:
         self._runner = runner
-        self._vault = vault
-        self._database = database
-        self._conversation = conversation
 
     async def carry_out(
         self, agent: AgentSpec, message: AIMessage, before: Sequence[BaseMessage]
@@ -101,18 +94,7 @@ class Toolbox:
                     json.dumps(result, ensure_ascii=False), tool_call_id=call["id"], name=call["name"]
                 )
             )
-        await store_vault(
-            self._vault, self._database, self._conversation.tenant, self._conversation.thread_id
-        )
         return results
-
-
-async def store_vault(vault: Vault, database: Database, tenant: TenantContext, thread_id: Any) -> None:
-    """Commit new placeholders: before a model sees one, a re-run must be able to number it alike."""
-    if vault.fresh:
-        async with database.tenant_session(tenant, durable=False) as session:
-            await turns.add_vault(session, thread_id, vault.fresh)
-        vault.mark_stored()
 
 
 def passages_in(messages: Sequence[BaseMessage]) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from storage.errors import LeaseLost
 from storage.roles import libpq_url
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -46,16 +47,27 @@ def make_checkpoint_pool(url: str, size: int) -> Pool:
 class TenantSaver(AsyncPostgresSaver):
     """The checkpoints of one tenant. Cheap: one is made for each turn.
 
+    Args:
+        lease: (thread, fence) of the turn at work; None for reading and for maintenance.
+
     It overrides a private method of the library, so tests hold the version to that contract.
     """
 
-    def __init__(self, pool: Pool, tenant_id: UUID) -> None:
+    def __init__(self, pool: Pool, tenant_id: UUID, lease: tuple[UUID, UUID] | None = None) -> None:
         super().__init__(pool)
         self._tenant_id = tenant_id
+        self._lease = lease
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[Any]]:
-        """One transaction, pinned to the tenant; statements travel together where the server allows it."""
+        """One transaction, pinned to the tenant; statements travel together where the server allows it.
+
+        The library asks for a pipeline where it writes. A write shows the fence like every other: a stale worker must not lay an
+        old memory on top of a newer one.
+
+        Raises:
+            LeaseLost: somebody else works this thread now; nothing was written.
+        """
         async with (
             self.lock,
             _ainternal.get_connection(self.conn) as connection,
@@ -67,4 +79,10 @@ class TenantSaver(AsyncPostgresSaver):
                 "select set_config('app.tenant_id', %s, true), set_config('synchronous_commit', 'off', true)",
                 (str(self._tenant_id),),
             )
+            if pipeline and self._lease is not None:
+                await cursor.execute(
+                    "select 1 from threads where id = %s and fence = %s for share", self._lease
+                )
+                if await cursor.fetchone() is None:
+                    raise LeaseLost
             yield cursor

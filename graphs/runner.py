@@ -71,10 +71,12 @@ class ConversationRunner:
             vault=vault,
             guesser=self._guesser(info.languages),
             conversation=conversation,
-            toolbox=Toolbox(tool_runner, vault, self.mind.resources.database, conversation),
+            toolbox=Toolbox(tool_runner),
             draft=draft,
         )
-        graph = self._graph.copy({"checkpointer": TenantSaver(self._pool, tenant.tenant_id)})
+        graph = self._graph.copy(
+            {"checkpointer": TenantSaver(self._pool, tenant.tenant_id, (claim.thread_id, claim.fence))}
+        )
         state = await graph.ainvoke(
             {"turn_id": str(claim.turn_id)},
             {

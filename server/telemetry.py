@@ -43,6 +43,7 @@ def configure_logging(level: str, stream: TextIO = sys.stdout) -> None:
     for chatty in (
         "arq",
         "httpx",
+        "httpx2",
         "httpcore",
         "chromadb",
         "openai",

@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import LeaseLost
 from storage.ids import new_id
+from storage.placeholders import Vault
 from storage.repositories import turns
 from storage.repositories.turns import Step
 from storage.sql import Session
@@ -51,6 +52,8 @@ class TurnJournal:
     """The journal of one turn, under one lease.
 
     Args:
+        vault: the thread's placeholders. New ones commit together with the first step that was taken on them, so a
+            step never names a placeholder that is not there, and a re-run without that step may number anew.
         steps: what an earlier run of this turn has written; served in order before anything new is done.
         clock: reads the time; only called for steps that the journal does not hold.
     """
@@ -63,6 +66,7 @@ class TurnJournal:
         turn_id: UUID,
         thread_id: UUID,
         fence: UUID,
+        vault: Vault | None = None,
         steps: Sequence[Step] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -71,6 +75,7 @@ class TurnJournal:
         self.turn_id = turn_id
         self.thread_id = thread_id
         self._fence = fence
+        self._vault = vault
         self._stored = {step.ordinal: step for step in steps}
         self._clock = clock
         self._next = 0
@@ -135,7 +140,7 @@ class TurnJournal:
             self._next = place
             self._buffer = [step for step in self._buffer if step.ordinal < place]
             raise
-        self._buffer.clear()
+        self._written()
         return response
 
     async def observe(
@@ -174,9 +179,17 @@ class TurnJournal:
             return
         async with self._database.tenant_session(self._context, durable=False) as own:
             await self._write(own)
+        self._written()
+
+    def _written(self) -> None:
+        """What was pending is committed."""
         self._buffer.clear()
+        if self._vault is not None:
+            self._vault.mark_stored()
 
     async def _write(self, session: Session) -> None:
+        if self._vault is not None and self._vault.fresh:
+            await turns.add_vault(session, self.thread_id, self._vault.fresh)
         try:
             written = await turns.append_steps(
                 session, turn_id=self.turn_id, thread_id=self.thread_id, fence=self._fence, steps=self._buffer

@@ -3,6 +3,7 @@ each test that wants a database gets its own, cloned from a template that the re
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from server.deps import Parts, build_parts
 from server.settings import ServerSettings
+from server.telemetry import configure_logging
 from storage.settings import StorageSettings
 from tests.sandbox.openai import OpenAISandbox
 from tests.sandbox.server import serve
@@ -23,6 +25,9 @@ from tests.support.world import TestTenant, Visitor, make_tenant, make_visitor
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "build" / "models"
 _servers: Servers | None = None
+
+# structlog's own renderer draws a graph's traceback for seconds, with all local values in it.
+configure_logging("WARNING", sys.stderr)
 
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
 # No setting of the developer's own may leak into a test, and no model may be asked for real.

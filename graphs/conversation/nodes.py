@@ -9,7 +9,7 @@ from agents import router as routing
 from agents import specialist
 from agents.supervisor.screen_in import screen_in
 from agents.supervisor.screen_out import Checked, Page, check_citations
-from agents.toolbox import CALL_PERSON, passages_in, store_vault
+from agents.toolbox import CALL_PERSON, passages_in
 from graphs.context import TurnContext
 from graphs.conversation.state import ConversationState, earlier, of_turn, said
 from graphs.drafts import Drafter
@@ -23,7 +23,6 @@ async def supervisor_in(state: ConversationState, runtime: Runtime[TurnContext])
     screened = screen_in(
         [m.text for m in turn.claim.messages], turn.mind.masker, turn.vault, turn.guesser, turn.claim.language
     )
-    await store_vault(turn.vault, turn.mind.resources.database, turn.tenant, turn.claim.thread_id)
     turn.journal.note("screened", {"text": screened.text, "language": screened.language})
     return {
         "messages": [

@@ -34,7 +34,10 @@ from storage.tenancy import Database, TenantContext, is_connection_loss
 log = structlog.get_logger(__name__)
 
 MAX_FAILURES = 5
-MAX_ATTEMPTS = 12
+MAX_ATTEMPTS = (
+    30  # a bound on bad luck: three crashes lead to the quarantine, which tells an innocent turn from poison
+)
+PATIENCE_SECONDS = 10.0
 CRASHES_BEFORE_QUARANTINE = 3
 BACKOFF = (1.0, 4.0, 15.0, 60.0)  # seconds after the first, second, … failure
 
@@ -131,8 +134,8 @@ class InboxJob:
             raise
         except Exception as error:
             if is_connection_loss(error):
-                # Nobody's failure, and nothing could be noted down anyway. The lease ends by itself.
                 log.warning("turn_interrupted", error=type(error).__name__)
+                await self._give_back(context, claim)
                 raise LeaseLost from error
             log.exception("turn_failed", failures=claim.failures + 1)
             await self._fail(
@@ -146,13 +149,14 @@ class InboxJob:
             await self._outbox.send_now(context, claim, answered)
 
     async def _answer(self, context: TenantContext, turn: "_Turn") -> Answered | None:
-        claim = turn.claim
+        claim, vault = turn.claim, Vault(turn.vault)
         journal = TurnJournal(
             self._database,
             context,
             turn_id=claim.turn_id,
             thread_id=claim.thread_id,
             fence=claim.fence,
+            vault=vault,
             steps=turn.steps,
         )
         channel = room(context, claim.thread_id)
@@ -161,7 +165,7 @@ class InboxJob:
         async def draft(text: str) -> None:
             await self._bus.publish(channel, {"t": "draft", "id": str(claim.turn_id), "text": text})
 
-        reply: Reply = await self._runner.run(context, turn.info, claim, journal, Vault(turn.vault), draft)
+        reply: Reply = await self._runner.run(context, turn.info, claim, journal, vault, draft)
         message_id = journal.new_id("reply")
         async with self._database.tenant_session(context) as session:
             await journal.flush(session)
@@ -197,6 +201,21 @@ class InboxJob:
         delay = BACKOFF[min(claim.failures, len(BACKOFF) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, no secret
         async with self._database.tenant_session(context) as session:
             await inbox.fail(session, claim, error, retry_in=None if final else timedelta(seconds=delay))
+
+    async def _give_back(self, context: TenantContext, claim: Claim) -> None:
+        """The database went away: undo the claim as soon as it is back, so that its restart is nobody's crash.
+
+        Where that takes too long the lease ends by itself, and the attempt counts.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    try:
+                        return await self._return_turn(context, claim)
+                    except Exception as error:
+                        if not is_connection_loss(error):
+                            raise
+                    await asyncio.sleep(0.2)
 
     async def _return_turn(self, context: TenantContext, claim: Claim) -> None:
         async with self._database.tenant_session(context) as session:

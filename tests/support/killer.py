@@ -30,7 +30,7 @@ class Place:
 PLACES = {
     "claim-uncommitted": Place("after", "storage.repositories.inbox:claim"),
     "claim-committed": Place("before", "server.jobs.inbox:InboxJob._work"),
-    "vault-stored": Place("after", "graphs.conversation.nodes:store_vault"),
+    "vault-uncommitted": Place("after", "storage.repositories.turns:add_vault", 1, received=True),
     "router-answered": Place("after", "agents.models:ModelGateway.complete", 1, received=True),
     "router-journalled": Place("after", "storage.journal:TurnJournal.model", 1),
     "specialist-answered": Place("after", "agents.models:ModelGateway.complete", 2, received=True),
