@@ -30,6 +30,7 @@ from server.jobs.quarantine import run_in_quarantine
 from server.jobs.sweep import sweep_forever
 from server.mind import build_mind
 from storage.queue import QUEUE_NAME, deserialize_job, make_arq, serialize_job, take_now
+from storage.redis import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -85,10 +86,7 @@ async def run_worker() -> None:
             parts.settings.ready_file.touch()
         await stop.wait()
         log.info("worker_stops")
-        for task in beside:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await end_tasks(beside)
         await desk.aclose(GRACE_SECONDS)
 
 

@@ -4,7 +4,7 @@ everything.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -31,6 +31,22 @@ def make_pool(url: str) -> ConnectionPool:
         health_check_interval=15,
         max_connections=50,
     )
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until they have ended.
+
+    Once is not always enough: redis-py and arq now and then turn a cancellation into an error of their own, and a loop that survives
+    errors goes on.
+    """
+    pending = set(tasks)
+    for _ in range(10):
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
+        if not pending:
+            return
+    log.error("tasks_left", names=[task.get_name() for task in pending])
 
 
 class EventBus:
@@ -79,9 +95,7 @@ class EventBus:
 
     async def aclose(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            await end_tasks([self._listener])
         await self._redis.aclose(close_connection_pool=True)
 
     async def _listen(self) -> None:
