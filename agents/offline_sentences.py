@@ -119,7 +119,7 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def _kind(piece: str, following: str, alone: bool, after_row: bool, rest: str) -> str:
-    """ "heading", "head" (of a table), "row" or "prose"."""
+    """What a piece is: "heading", "head" (of a table), "row" or "prose"."""
     if MARKED_HEADING.match(piece):
         return "heading"
     if piece.startswith("|"):

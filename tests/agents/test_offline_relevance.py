@@ -25,8 +25,8 @@ def test_a_pdfs_lines_are_told_apart() -> None:
     told = [(each.heading, each.row, each.spoken) for each in sentences(PDF)]
     head = "Boat hire (Boat First day Each further day)"
     assert told == [
-        ("Boat hire", False, "A day runs from nine in the morning until half an hour before the harbour is "
-         "locked in the evening, at the latest."),
+        ("Boat hire", False, ("A day runs from nine in the morning until half an hour before the harbour is "
+         "locked in the evening, at the latest.")),
         (head, True, "Canoe 25 euro 20 euro"),
         (head, True, "A very long boat with a sail and a motor for the whole family, at most 12 people 90 euro"),
         (head, True, "Raft closed"),
@@ -44,7 +44,7 @@ def test_markdown_loses_its_marks() -> None:
         ("Open", True, "Phone: 12 34"),
         ("Open", True, "Ask for *Ann*"),
     ]
-    assert [text[each.start : each.end] for each in sentences(text)][0] == "| Monday | 9 to 5 |"
+    assert next(text[each.start : each.end] for each in sentences(text)) == "| Monday | 9 to 5 |"
 
 
 @pytest.mark.parametrize(

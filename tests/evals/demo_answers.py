@@ -161,7 +161,9 @@ class Shop:
             cited += right_place
             handed_off += outcome.did == "person"
             if not right:
-                lines.append(f"{question.question}\n    {outcome.did} {outcome.reply.agent}: {outcome.reply.text!r}")
+                lines.append(
+                    f"{question.question}\n    {outcome.did} {outcome.reply.agent}: {outcome.reply.text!r}"
+                )
         return Score(len(questions), answered, cited, handed_off, tuple(lines))
 
 

@@ -41,9 +41,11 @@ async def shop(addresses: Addresses) -> AsyncIterator[Shop]:
             connection.execute(f"drop database {DATABASE} with (force)".encode())
 
 
+# Measured: 6, 3 and 16 answered, 4, 2 and 3 beside the point; the rest went to a person. The demo's questions are worded far from its
+# documents on purpose; the fresh ones are everyday ones that nothing was tuned on.
 @pytest.mark.parametrize(
     ("part", "answered", "beside_the_point"),
-    [("odd", 0, 99), ("even", 0, 99), ("fresh", 0, 99)],
+    [("odd", 5, 5), ("even", 2, 3), ("fresh", 15, 4)],
 )
 async def test_questions_are_answered_or_handed_off(
     shop: Shop, part: str, answered: int, beside_the_point: int
@@ -54,22 +56,21 @@ async def test_questions_are_answered_or_handed_off(
         "fresh": fresh_questions(),
     }[part]
     score = await shop.score(questions)
-    print(part, score)
-    if part!="even": print("\n".join(score.lines))
     assert score.answered >= answered, "\n".join(score.lines)
     assert score.asked - score.answered - score.handed_off <= beside_the_point, "\n".join(score.lines)
     assert score.cited >= score.answered
 
 
-@pytest.mark.parametrize(("name", "floor"), [("outside.yaml", 0), ("fresh.yaml", 0)])
+@pytest.mark.parametrize(("name", "floor"), [("outside.yaml", 14), ("fresh.yaml", 8)])
 async def test_what_the_documents_do_not_answer_goes_to_a_person(shop: Shop, name: str, floor: int) -> None:
     outcomes = {question: await shop.ask(question) for question in outside(name)}
-    wrong = {question: outcome.reply.text for question, outcome in outcomes.items() if outcome.did != "person"}
-    print(name, len(outcomes)-len(wrong), "of", len(outcomes), wrong)
+    wrong = {
+        question: outcome.reply.text for question, outcome in outcomes.items() if outcome.did != "person"
+    }
     assert len(outcomes) - len(wrong) >= floor, wrong
 
 
-@pytest.mark.parametrize(("name", "floor"), [("acts.yaml", 0), ("fresh.yaml", 0)])
+@pytest.mark.parametrize(("name", "floor"), [("acts.yaml", 13), ("fresh.yaml", 9)])
 async def test_wishes_are_fulfilled(shop: Shop, name: str, floor: int) -> None:
     wrong = []
     wishes = acts(name)
@@ -77,5 +78,4 @@ async def test_wishes_are_fulfilled(shop: Shop, name: str, floor: int) -> None:
         outcome = await shop.ask(*act.messages)
         if outcome.did != act.expected:
             wrong.append((act, outcome.did, outcome.reply.text))
-    print(name, len(wishes)-len(wrong), "of", len(wishes), wrong)
     assert len(wishes) - len(wrong) >= floor, wrong
