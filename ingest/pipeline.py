@@ -48,9 +48,12 @@ class IngestPipeline:
         self._parsers = asyncio.Semaphore(CONCURRENT_PARSERS)
 
     async def accept(
-        self, context: TenantContext, data: bytes, filename: str, *, source: str = "upload"
+        self, context: TenantContext, data: bytes, filename: str, *, source: str = "upload", wake: bool = True
     ) -> UUID:
         """Parse and store a file; the same bytes again are the same document.
+
+        Args:
+            wake: have a worker process it; False where the caller does so itself.
 
         Raises:
             ValidationFailed: it cannot be read; ``details["reason"]`` is the code (encrypted, needs_ocr,
@@ -79,7 +82,7 @@ class IngestPipeline:
             )
             if created:
                 await audit.record(session, context, "document.added", "document", document_id)
-        if self._queue is not None:
+        if wake and self._queue is not None:
             await self._queue.wake_ingest(context.tenant_id, document_id)
         return document_id
 
@@ -133,6 +136,8 @@ class IngestPipeline:
             progress(min(start + EMBED_BATCH, len(chunks)), len(chunks))
         language = document["language"]
         async with self._database.tenant_session(context) as session:
+            if await knowledge.lock_state(session, document_id) != "extracted":
+                return  # somebody else was at it too, and was faster
             await knowledge.store_chunks(
                 session,
                 document_id,

@@ -21,7 +21,8 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # Two letters side by side, or digits of one number: a match must not begin or end between them.
 _GLUED = re.compile(r"[^\W\d_]{2}|\d[.,]?\d")
 _OPENING = re.compile(r"(?:\A|\n|[.!?:…][\"'“”«»)\]]*\s)[\s\-–*•|#>\"'„“«»(\[]*\Z")
-_CLOSING = re.compile(r"[\"'“”«»)\]*|]*\s*(?:[.!?;]|\n|\Z)")
+# The blanks are those before the bar that ends a table's row.
+_CLOSING = re.compile(r"[ \t\"'“”«»)\]*|]*\s*(?:[.!?;]|\n|\Z)")
 # How far back a sentence's opening is looked for: signs and blanks, never words.
 _REACH = 40
 

@@ -58,7 +58,7 @@ async def ingest_files(files: list[Path], tenant_slug: str) -> int:
             for path in files:
                 task = bar.add_task(path.name, total=None)
                 try:
-                    document_id = await parts.intake.accept(context, path.read_bytes(), path.name)
+                    document_id = await parts.intake.accept(context, path.read_bytes(), path.name, wake=False)
                     state = await parts.intake.process(context, document_id, _moves(bar, task))
                     bar.console.print(f"{path.name}: {state}")
                 except (AppError, OSError) as error:

@@ -53,6 +53,8 @@ async def seed(
         )
         await crm.add_pipeline(session, *DEFAULT_PIPELINE)
     for path in sorted(DOCUMENTS.iterdir()):
-        document_id = await parts.intake.accept(context, path.read_bytes(), path.name, source="demo")
+        document_id = await parts.intake.accept(
+            context, path.read_bytes(), path.name, source="demo", wake=False
+        )
         await parts.intake.process(context, document_id, partial(progress, path.name))
     return tenant.id

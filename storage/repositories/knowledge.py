@@ -170,6 +170,14 @@ async def set_state(
     )
 
 
+async def lock_state(session: Session, document_id: UUID) -> str | None:
+    """The document's state, held until the transaction ends; None where it was deleted meanwhile."""
+    state: str | None = await session.scalar(
+        text("select state from documents where id = :id for update"), {"id": document_id}
+    )
+    return state
+
+
 async def note_attempt(session: Session, document_id: UUID, error: str | None = None) -> int:
     """Count a try at a document; returns how many there were."""
     attempts: int | None = await session.scalar(

@@ -4,6 +4,7 @@ The thresholds were chosen on the odd ones of the demo's questions and on the fi
 ones were counted while tuning, but never read; the fresh ones were written afterwards.
 """
 
+import os
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -22,7 +23,10 @@ from tests.evals.demo_answers import (
 from tests.support.servers import TEMPLATE, Addresses, settings_for
 from tests.support.world import answering, make_tenant
 
-DATABASE = "test_demo_answers"
+DATABASE = f"test_demo_answers_{os.getpid()}"
+
+# One ingest for all of them, so all of them in one process.
+pytestmark = pytest.mark.xdist_group("evals")
 
 
 @pytest.fixture(scope="module")

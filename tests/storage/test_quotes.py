@@ -76,6 +76,14 @@ def test_short_quotes_need_to_be_a_whole_sentence() -> None:
     assert found("Geschlossen") is None  # 11 letters
 
 
+def test_a_short_row_of_a_table_is_a_whole_sentence_but_a_part_of_it_is_not() -> None:
+    page = "| Boat | Hour | Day |\n|---|---|---|\n| Canoe | 12 euro | 60 euro |\n| Raft | 9 euro | 50 euro |\n"
+    span = locate("| Canoe | 12 euro | 60 euro |", page)
+    assert span is not None
+    assert page[slice(*span)] == "Canoe | 12 euro | 60 euro"
+    assert locate("| Canoe | 12 euro |", page) is None
+
+
 def test_a_later_occurrence_is_found_when_the_first_is_inside_a_word() -> None:
     page = "Kinderfahrradversicherungen ab 9 Euro. Fahrradversicherungen ab 9 Euro."
     span = locate("Fahrradversicherungen ab 9 Euro", page)
