@@ -24,8 +24,8 @@ DENSITY_WEIGHT = 0.1
 # How much the retrieval's own score (0 to 1) adds to a sentence's rank.
 RETRIEVAL_WEIGHT = 0.1
 # The share of the best sentence's nearness with which a neighbour is quoted too: the next sentence often goes on
-# about it, the one before seldom.
-NEXT_SHARE, BEFORE_SHARE = 0.4, 0.6
+# about it, the one before seldom; a row of a table only where the question may mean either.
+NEXT_SHARE, BEFORE_SHARE, ROW_SHARE = 0.4, 0.6, 0.9
 # Characters below which a sentence is taken to lean on the one before ("Please do not ride them.").
 SHORT = 40
 KEPT_VECTORS = 4_000
@@ -110,7 +110,8 @@ class QuoteFinder:
         if not candidates:
             return None
         asked = Asked.read(question, language, self._cues(language), [each.embed_text for each in candidates])
-        scores = np.array([_by_words(asked, each) for each in candidates], np.float32)
+        by_words = np.array([_by_words(asked, each) for each in candidates], np.float32)
+        scores = by_words.copy()
         near_enough = NEAR_ENOUGH_BY_WORDS
         if understands(self._embedder.model_id, language):
             cosines = await self._cosines(question, candidates)
@@ -127,7 +128,7 @@ class QuoteFinder:
         for at in np.argsort(-ranks, kind="stable"):
             if scores[at] < near_enough:
                 return None
-            quote = _quoted(candidates, scores, int(at))
+            quote = _quoted(candidates, scores, by_words, int(at))
             # too short a text cannot be told from another one like it, and would not leave
             if locate(quote.text, quote.passage.text) is not None:
                 return quote
@@ -165,32 +166,36 @@ def _candidates(passages: Sequence[Passage]) -> Iterator[_Candidate]:
 
 
 def _beside(found: Sequence[Sentence], at: int) -> Iterator[Sentence]:
-    """The next sentence and the one before, of the same paragraph."""
+    """The next sentence and the one before, of the same paragraph or the same table."""
     for other in (at + 1, at - 1):
         if 0 <= other < len(found) and _belong(found[at], found[other]):
             yield found[other]
 
 
 def _belong(one: Sentence, other: Sentence) -> bool:
-    # a row of a table stands for itself: its neighbours are about other things
-    return not one.row and not other.row and one.block == other.block
+    if one.row or other.row:
+        return one.row and other.row and one.under == other.under
+    return one.block == other.block
 
 
 def _by_words(asked: Asked, candidate: _Candidate) -> float:
-    beside = " ".join(each.spoken for each in candidate.beside)
+    # a row stands for itself: its neighbours are about other things
+    beside = "" if candidate.sentence.row else " ".join(each.spoken for each in candidate.beside)
     return asked.covered(candidate.sentence.spoken, candidate.sentence.under, beside)
 
 
-def _quoted(candidates: Sequence[_Candidate], scores: Floats, best: int) -> Quote:
+def _quoted(candidates: Sequence[_Candidate], scores: Floats, by_words: Floats, best: int) -> Quote:
     chosen = candidates[best].sentence
     passage = candidates[best].passage
-    shares = scores / scores[best]
+    # the rows of a table are all alike but for the words that the question names
+    shares = by_words / by_words[best] if chosen.row and by_words[best] else scores / scores[best]
     of = {each.sentence: (each, float(share)) for each, share in zip(candidates, shares, strict=True)}
     short = len(chosen.spoken) < SHORT
     parts, waiting = [chosen], sorted(candidates[best].beside, key=lambda each: each.start, reverse=not short)
     while waiting:
         other = waiting.pop(0)
         wanted = NEXT_SHARE if short or other.start > chosen.start else BEFORE_SHARE
+        wanted = ROW_SHARE if other.row else wanted
         start, end = min(parts[0].start, other.start), max(parts[-1].end, other.end)
         candidate, share = of.get(other, (None, 0.0))
         if candidate is None or share < wanted or end - start > QUOTE_LIMIT or other in parts:

@@ -77,7 +77,9 @@ def test_short_quotes_need_to_be_a_whole_sentence() -> None:
 
 
 def test_a_short_row_of_a_table_is_a_whole_sentence_but_a_part_of_it_is_not() -> None:
-    page = "| Boat | Hour | Day |\n|---|---|---|\n| Canoe | 12 euro | 60 euro |\n| Raft | 9 euro | 50 euro |\n"
+    page = (
+        "| Boat | Hour | Day |\n|---|---|---|\n| Canoe | 12 euro | 60 euro |\n| Raft | 9 euro | 50 euro |\n"
+    )
     span = locate("| Canoe | 12 euro | 60 euro |", page)
     assert span is not None
     assert page[slice(*span)] == "Canoe | 12 euro | 60 euro"

@@ -62,6 +62,6 @@ async def add_note(context: ToolContext, args: AddNoteArgs) -> NoteOut:
             note_id = await service.add_note(session, contact_id, context.tenant.actor, args.text)
     except ValidationFailed as error:
         raise ToolError(
-            "The customer is not known yet. Ask for an e-mail address or a phone number and create a lead."
+            "The customer is not known yet. Ask for an e-mail address or a phone number, or call a person."
         ) from error
     return NoteOut(ok=True, note_id=str(note_id))
