@@ -29,7 +29,7 @@ browser: setup-dev  ## a Chromium for the browser tests, where there is none
 	else $(VENV)/playwright install chromium >/dev/null 2>&1 || true; fi
 
 test: setup-dev browser  ## the whole suite, browser included
-	@cd $(ROOT) && $(VENV)/python -m pytest -n 2 --dist loadgroup -q $(ARGS)
+	@cd $(ROOT) && $(VENV)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
 check: setup-dev lint types imports  ## format, lint, types, import contracts, migrations, prompts
 	@cd $(ROOT) && $(VENV)/python -m server check

@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     api = commands.add_parser("api", help="the API process")
     api.add_argument("--port", type=int, default=8700)
     api.add_argument("--host", default="127.0.0.1")
+    api.add_argument(
+        "--fd", type=int, default=None, help="an inherited listening socket, instead of host and port"
+    )
     commands.add_parser("worker", help="the worker process")
     commands.add_parser("migrate", help="bring the database up to date (needs DATABASE_URL and SECRET_KEY)")
     commands.add_parser("seed", help="make the demo tenant")

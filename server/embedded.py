@@ -55,6 +55,25 @@ def free_port(preferred: int | None = None) -> int:
     raise ConfigurationError("No free TCP port on 127.0.0.1.")
 
 
+def listen_on(preferred: int) -> socket.socket:
+    """A listening loopback socket: on the preferred port where it is free, else on any.
+
+    To be held by the parent and inherited by the child that serves: two parents that start at the same moment cannot choose the same
+    port, and while the child is started anew connections wait instead of being refused.
+    """
+    for port in (preferred, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            continue
+        return listener
+    raise ConfigurationError("No free TCP port on 127.0.0.1.")
+
+
 def package_path(package: str) -> Path:
     """Folder of an installed package, found without importing it (some start servers or load models on
     import).
@@ -79,6 +98,7 @@ class Child:
     ready: Callable[[], bool]
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
@@ -94,6 +114,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self.pass_fds,
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the parent alone, which then stops them in order
                 preexec_fn=die_with_parent(self.stop_signal),
             )

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from server import embedded
-from server.embedded import ROOT, Child, free_port, http_ready
+from server.embedded import ROOT, Child, free_port, http_ready, listen_on
 from storage.errors import ConfigurationError
 from storage.roles import RoleUrls, derive_urls
 from storage.settings import StorageSettings
@@ -71,9 +72,9 @@ class DataFolder:
         fresh.write_text(json.dumps(self.memory, indent=1))
         fresh.replace(self.path / "secrets.json")
 
-    def port(self, name: str, preferred: int | None = None) -> int:
+    def port(self, name: str) -> int:
         """A free port, the same as last time where it is still free."""
-        port = free_port(self.memory.get(f"{name}_port", preferred))
+        port = free_port(self.memory.get(f"{name}_port"))
         self.memory[f"{name}_port"] = port
         return port
 
@@ -115,6 +116,7 @@ class Parent:
         self._folder = DataFolder(settings.data_dir.resolve())
         self._logs = self._folder.path / "logs"
         self._admin_url = ""
+        self._listener: socket.socket | None = None
         self._state: dict[str, Any] = {}
         self._children: list[Child] = []
         self._deaths: dict[str, int] = {}
@@ -148,7 +150,9 @@ class Parent:
         environment = self._start_servers()
         self._folder.save()
         self._command("migrate", {**environment, "DATABASE_URL": self._admin_url})
-        port = self._port or self._folder.port("api", PREFERRED_PORT)
+        memory = self._folder.memory
+        self._listener = listen_on(self._port or memory.get("api_port", PREFERRED_PORT))
+        port = memory["api_port"] = self._listener.getsockname()[1]
         self._folder.save()
         base = f"http://127.0.0.1:{port}"
         if self._seed:
@@ -161,7 +165,7 @@ class Parent:
                     "SEED_STAFF_PASSWORD": self._folder.memory["staff_password"],
                 },
             )
-        self._begin(*self._workers_of(environment), self._api_of(environment, port, base))
+        self._begin(*self._workers_of(environment), self._api_of(environment, base))
         self._state = {
             "api": base,
             "demo": f"{base}/demo",
@@ -172,10 +176,12 @@ class Parent:
         self._write_state()
         self._announce(time.monotonic() - began)
 
-    def _api_of(self, environment: dict[str, str], port: int, base: str) -> Child:
+    def _api_of(self, environment: dict[str, str], base: str) -> Child:
+        assert self._listener is not None
         return Child(
             name="api",
-            command=[*_PYTHON, "api", "--port", str(port)],
+            command=[*_PYTHON, "api", "--fd", str(self._listener.fileno())],
+            pass_fds=(self._listener.fileno(),),
             ready=lambda: http_ready(f"{base}/health/ready"),
             log=self._logs / "api.log",
             env=environment,

@@ -28,7 +28,7 @@ def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each
         case "api":
             from server.commands.api import serve
 
-            serve(arguments.host, arguments.port)
+            serve(arguments.host, arguments.port, arguments.fd)
         case "worker":
             from server import worker
 

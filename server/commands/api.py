@@ -1,6 +1,7 @@
 """The API process."""
 
 import asyncio
+import socket
 
 import uvicorn
 
@@ -12,8 +13,12 @@ from server.telemetry import configure_logging
 MAX_SOCKET_FRAME = 64 * 1024  # above the widget's own limit, so that a too long frame gets an answer
 
 
-def serve(host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve(host: str, port: int, fd: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        fd: of an inherited listening socket; host and port are not used then.
+    """
     settings = ServerSettings()
     configure_logging(settings.log_level)
     parts = build_parts("api", settings)
@@ -32,7 +37,7 @@ def serve(host: str, port: int) -> None:
 
     async def run() -> None:
         try:
-            await uvicorn.Server(config).serve()
+            await uvicorn.Server(config).serve(sockets=[socket.socket(fileno=fd)] if fd is not None else None)
         finally:
             await parts.aclose()
 

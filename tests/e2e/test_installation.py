@@ -15,7 +15,7 @@ from playwright.async_api import Page, expect
 
 from tests.e2e.installation import Installation, installed, launch, wait_gone, wait_ready
 
-pytestmark = [pytest.mark.xdist_group("installation"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 QUESTION = "What is the deposit for an e-bike?"
 SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
@@ -97,15 +97,15 @@ def test_ingest_takes_what_it_can_and_says_what_it_cannot(installation: Installa
     pdf = FPDF()
     pdf.add_page()
     pdf.set_font("Helvetica", size=12)
-    pdf.multi_cell(0, 8, "Gift vouchers of Alpenrad are valid for thirty years after the day of purchase.")
-    pdf.output(str(tmp_path / "vouchers.pdf"))
+    pdf.multi_cell(0, 8, "The bicycle museum of Alpenrad opens on the first Sunday of each month.")
+    pdf.output(str(tmp_path / "museum.pdf"))
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 this is no PDF")
-    done = installation.command("ingest", str(tmp_path / "vouchers.pdf"), str(tmp_path / "broken.pdf"))
+    done = installation.command("ingest", str(tmp_path / "museum.pdf"), str(tmp_path / "broken.pdf"))
     assert done.returncode == 1
-    assert "vouchers.pdf: ready" in done.stdout
+    assert "museum.pdf: ready" in done.stdout
     assert "broken.pdf: parse_failed" in done.stderr
-    asked = installation.command("chat", "--json", input="How long are gift vouchers valid?\n")
-    assert "thirty years" in json.loads(asked.stdout)["reply"]
+    asked = installation.command("chat", "--json", input="When does the bicycle museum open?\n")
+    assert "first Sunday" in json.loads(asked.stdout)["reply"]
 
 
 def test_wrong_arguments_get_a_sentence(installation: Installation) -> None:
@@ -141,7 +141,6 @@ def test_reindex_builds_the_index_anew(installation: Installation) -> None:
     assert "9 documents indexed" in done.stdout
 
 
-@pytest.mark.xdist_group("second installation")
 def test_a_second_one_beside_it_killed_and_started_again(tmp_path: Path) -> None:
     folder = tmp_path / "second"
     killed = launch(folder)

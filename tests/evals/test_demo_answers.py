@@ -25,9 +25,6 @@ from tests.support.world import answering, make_tenant
 
 DATABASE = f"test_demo_answers_{os.getpid()}"
 
-# One ingest for all of them, so all of them in one process.
-pytestmark = pytest.mark.xdist_group("evals")
-
 
 @pytest.fixture(scope="module")
 async def shop(addresses: Addresses) -> AsyncIterator[Shop]:

@@ -1,10 +1,6 @@
 """A short chaos run in the suite; `make chaos` is the long one."""
 
-import pytest
-
 from tests.load.chaos import Plan, run
-
-pytestmark = pytest.mark.xdist_group("kill")
 
 
 def test_nothing_is_lost_doubled_or_out_of_order() -> None:

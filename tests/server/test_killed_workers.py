@@ -16,8 +16,6 @@ from tests.support.servers import Addresses
 from tests.support.workers import Workplace, until, workplace
 from tests.support.world import Visitor, make_visitor
 
-pytestmark = pytest.mark.xdist_group("kill")
-
 
 class Crew:
     """A survivor that finishes what others leave, and always one more worker, warm, that is to die."""

@@ -17,8 +17,6 @@ from tests.support.servers import Addresses
 from tests.support.workers import Workplace, until, workplace
 from tests.support.world import Visitor, make_visitor
 
-pytestmark = pytest.mark.xdist_group("kill")
-
 PLAIN = "This is question {} about bikes"
 
 
