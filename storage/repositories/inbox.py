@@ -114,7 +114,6 @@ async def receive(
     thread_id: UUID,
     external_id: str,
     body: str,
-    message_id: UUID | None = None,
 ) -> Received:
     """Store an inbound message once, whatever the number of deliveries.
 
@@ -148,7 +147,7 @@ async def receive(
             select id, thread_id, seq, false from inbox_messages where channel_id = :channel and external_id = :external
             """),
             {
-                "id": message_id or new_id(),
+                "id": new_id(),
                 "thread": thread_id,
                 "channel": channel_id,
                 "external": external_id,
