@@ -63,6 +63,7 @@ class EventBus:
         self._handlers: dict[str, set[Callable[[dict[str, Any]], Awaitable[None]]]] = {}
         self._pubsub: PubSub | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
 
     async def publish(self, channel: str, event: dict[str, Any]) -> None:
         """Tell whoever listens. A failure is logged, never raised: the database has the truth."""
@@ -74,20 +75,23 @@ class EventBus:
 
     async def subscribe(self, channel: str, handler: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
         """Call ``handler`` for each event on ``channel`` until ``unsubscribe``."""
-        first = channel not in self._handlers
         self._handlers.setdefault(channel, set()).add(handler)
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(), name="event-bus")
-        elif first and self._pubsub is not None:
-            with suppress(RedisError, OSError):
-                await self._pubsub.subscribe(channel)
+        await self._change("subscribe", channel)
 
     async def unsubscribe(self, channel: str, handler: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
         handlers = self._handlers.get(channel, set())
         handlers.discard(handler)
-        if not handlers and self._handlers.pop(channel, None) is not None and self._pubsub is not None:
-            with suppress(RedisError, OSError):
-                await self._pubsub.unsubscribe(channel)
+        if not handlers and self._handlers.pop(channel, None) is not None:
+            await self._change("unsubscribe", channel)
+
+    async def _change(self, act: str, channel: str) -> None:
+        """One change at a time on the one connection: visitors who come at once would overtake each other, or the reconnect."""
+        async with self._changing:
+            if self._pubsub is not None:
+                with suppress(RedisError, OSError):
+                    await getattr(self._pubsub, act)(channel)
 
     async def ping(self) -> None:
         async with asyncio.timeout(2):
@@ -106,9 +110,11 @@ class EventBus:
                 self._url, socket_connect_timeout=2, socket_keepalive=True, health_check_interval=15
             )
             try:
-                self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
-                await self._pubsub.subscribe(_ALWAYS, *self._handlers)
-                async for message in self._pubsub.listen():
+                pubsub = redis.pubsub(ignore_subscribe_messages=True)
+                async with self._changing:
+                    await pubsub.subscribe(_ALWAYS, *self._handlers)
+                    self._pubsub = pubsub
+                async for message in pubsub.listen():
                     await self._dispatch(message)
             except (RedisError, OSError) as error:
                 log.warning("event_bus_reconnects", error=type(error).__name__)

@@ -28,7 +28,7 @@ from tests.sandbox.openai_wire import Reply
 from tests.sandbox.server import serve
 
 ROOT = Path(__file__).resolve().parents[2]
-VISITORS = 16
+VISITORS = 48  # the widget lets each write once a second, so fewer would measure that
 SECONDS = 30.0
 ROUTE = '{"agent": "operations", "confidence": 0.9, "language": "en"}'
 
