@@ -12,10 +12,14 @@ from uuid import UUID
 
 from langgraph.checkpoint.postgres import _ainternal
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.base import CipherProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from storage.crypto.cipher import LocalSealer
 from storage.errors import LeaseLost
 from storage.roles import libpq_url
 
@@ -44,19 +48,51 @@ def make_checkpoint_pool(url: str, size: int) -> Pool:
     )
 
 
+class _ThreadCipher(CipherProtocol):
+    """Seals what a checkpoint holds under the thread's key: it dies with the person."""
+
+    name = "v1"
+
+    def __init__(self, sealer: LocalSealer, thread_id: UUID) -> None:
+        self._sealer = sealer
+        self._thread_id = thread_id
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return self.name, self._sealer.seal("checkpoint_blobs.blob", self._thread_id, plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        """Open a value.
+
+        Raises:
+            Tampered: changed, or another thread's.
+        """
+        return self._sealer.open("checkpoint_blobs.blob", self._thread_id, ciphertext)
+
+
 class TenantSaver(AsyncPostgresSaver):
-    """The checkpoints of one tenant. Cheap: one is made for each turn.
+    """The checkpoints of one thread of a tenant. Cheap: one is made for each turn.
 
     Args:
-        lease: (thread, fence) of the turn at work; None for reading and for maintenance.
+        thread_id: whose they are.
+        sealer: the thread's key.
+        fence: of the turn at work; None for reading and for maintenance.
 
     It overrides a private method of the library, so tests hold the version to that contract.
     """
 
-    def __init__(self, pool: Pool, tenant_id: UUID, lease: tuple[UUID, UUID] | None = None) -> None:
-        super().__init__(pool)
+    def __init__(
+        self,
+        pool: Pool,
+        tenant_id: UUID,
+        thread_id: UUID,
+        sealer: LocalSealer,
+        fence: UUID | None = None,
+    ) -> None:
+        super().__init__(
+            pool, serde=EncryptedSerializer(_ThreadCipher(sealer, thread_id), JsonPlusSerializer())
+        )
         self._tenant_id = tenant_id
-        self._lease = lease
+        self._lease = None if fence is None else (thread_id, fence)
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[Any]]:

@@ -7,6 +7,7 @@ from agents.toolbox import Toolbox, VaultPrivacy
 from graphs.checkpoints import Pool, TenantSaver
 from graphs.context import Mind, TurnContext
 from graphs.conversation.graph import RECURSION_LIMIT, make_graph
+from storage.crypto.cipher import LocalSealer
 from storage.journal import TurnJournal
 from storage.placeholders import Vault
 from storage.repositories.directory import TenantInfo
@@ -39,9 +40,13 @@ class ConversationRunner:
         claim: Claim,
         journal: TurnJournal,
         vault: Vault,
+        sealer: LocalSealer,
         draft: Callable[[str], Awaitable[None]],
     ) -> Reply:
         """Work a turn to its end, from the journal as far as that goes.
+
+        Args:
+            sealer: the thread's key, for its checkpoint.
 
         Raises:
             LeaseLost: somebody else works this thread now.
@@ -75,7 +80,7 @@ class ConversationRunner:
             draft=draft,
         )
         graph = self._graph.copy(
-            {"checkpointer": TenantSaver(self._pool, tenant.tenant_id, (claim.thread_id, claim.fence))}
+            {"checkpointer": TenantSaver(self._pool, tenant.tenant_id, claim.thread_id, sealer, claim.fence)}
         )
         state = await graph.ainvoke(
             {"turn_id": str(claim.turn_id)},

@@ -10,17 +10,20 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from server.api.docs import DocsController
-from server.api.health import HealthController
-from server.api.inbox import DeadLetterController, MessageController, ThreadController
-from server.auth.api import AuthController
-from server.auth.guard import RequestIdMiddleware, require_scopes, stamp
-from server.auth.passwords import Passwords
-from server.auth.tokens import Tokens
+from server.api import CONTROLLERS
+from server.auth.cookies import SESSION_COOKIE
+from server.auth.guard import RequestIdMiddleware, require_rights, stamp
+from server.auth.identity import close_identity, make_identity
+from server.auth.settings import AuthSettings
 from server.channels.widget.pages import WidgetPages
 from server.channels.widget.socket import widget_socket
 from server.deps import Parts, dependencies
 from server.errors import render_error
+from server.protection.answers import StoredAnswers, TenantOrigins
+from server.protection.cors import CachedOrigins
+from server.protection.edge import Protection
+from server.protection.settings import ProtectionSettings
+from storage.limits import RateLimiter
 
 DESCRIPTION = """Staff run inbox, CRM and knowledge over this API. Sign in with POST /api/v1/auth/login and send the token as
 `Authorization: Bearer …`. Errors have one shape: `{"error": {"code", "message", "details", "request_id"}}`."""
@@ -29,43 +32,50 @@ DESCRIPTION = """Staff run inbox, CRM and knowledge over this API. Sign in with 
 def create_app(parts: Parts) -> Litestar:
     """The ASGI application over the process's parts. Closing them is the caller's business."""
 
-    @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        app.state.passwords = Passwords()  # its semaphore belongs to the running loop
-        yield
+    protection = Protection(
+        ProtectionSettings(),
+        RateLimiter(parts.storage.redis_url or ""),
+        CachedOrigins(TenantOrigins(parts.database)),
+        StoredAnswers(parts.database),
+    )
+    identity = make_identity(parts.database, parts.storage, AuthSettings())
 
-    handlers: list[Any] = [
-        HealthController,
-        AuthController,
-        ThreadController,
-        MessageController,
-        DeadLetterController,
-        DocsController,
-        WidgetPages,
-        widget_socket,
-        *parts.registry.controllers,
-    ]
-    tokens = Tokens(parts.storage.require_secret_key(), parts.settings.token_minutes)
-    return Litestar(
+    @asynccontextmanager
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        yield
+        await close_identity(identity)
+        await protection.aclose()
+
+    handlers: list[Any] = [*CONTROLLERS, WidgetPages, widget_socket, *parts.registry.controllers]
+    app = Litestar(
         route_handlers=handlers,
-        guards=[require_scopes],
-        middleware=[RequestIdMiddleware],
+        guards=[require_rights],
+        middleware=[RequestIdMiddleware, *protection.middleware],
+        before_request=protection.before_request,
         before_send=[stamp],
         exception_handlers={Exception: render_error},
         dependencies=dependencies(parts),
         lifespan=[lifespan],
-        state=State({"parts": parts, "database": parts.database, "tokens": tokens}),
-        request_max_body_size=1_000_000,
+        state=State(
+            {"parts": parts, "database": parts.database, "identity": identity, "protection": protection}
+        ),
+        request_max_body_size=None,  # server/protection/bodies.py counts, by route
         openapi_config=OpenAPIConfig(
             title="AI Secretary",
             use_handler_docstrings=True,
             version="1",
             description=DESCRIPTION,
             components=Components(
-                security_schemes={"token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+                security_schemes={
+                    "token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT or API key"),
+                    "session": SecurityScheme(
+                        type="apiKey", name=SESSION_COOKIE, security_scheme_in="cookie"
+                    ),
+                }
             ),
-            security=[{"token": []}],
+            security=[{"token": []}, {"session": []}],
             # /docs serves the description; Litestar's own address for it exists and is open to nobody.
             render_plugins=[JsonRenderPlugin()],
         ),
     )
+    return protection.install(app)

@@ -10,8 +10,12 @@ from litestar.di import NamedDependency, Provide
 
 from ingest.pipeline import IngestPipeline
 from server.settings import ServerSettings
+from storage.crypto.keyring import Keyring
+from storage.crypto.masters import masters_from
+from storage.crypto.settings import CryptoSettings
 from storage.errors import ConfigurationError
 from storage.queue import Queue
+from storage.repositories import idempotency
 from storage.redis import EventBus
 from storage.settings import StorageSettings
 from storage.sql import Session
@@ -42,6 +46,18 @@ class Parts:
         await self.database.aclose()
 
 
+def make_keyring(settings: CryptoSettings | None = None) -> Keyring:
+    """The keys of a process.
+
+    Raises:
+        ConfigurationError: no master key is configured, or it is none.
+    """
+    settings = settings or CryptoSettings()
+    return Keyring(
+        masters_from(settings), cache_seconds=settings.key_cache_seconds, size=settings.key_cache_size
+    )
+
+
 def build_parts(
     process: str, settings: ServerSettings | None = None, storage: StorageSettings | None = None
 ) -> Parts:
@@ -56,7 +72,7 @@ def build_parts(
         raise ConfigurationError(
             "REDIS_URL or CHROMA_URL is missing. Start everything with `make run`, or set both."
         )
-    database = Database(storage, process)
+    database = Database(storage, make_keyring(), process)
     embedder = make_embedder(EmbeddingSettings())
     vectors = VectorIndex(storage.chroma_url, embedder.model_id)
     queue = Queue(storage.redis_url)
@@ -95,6 +111,8 @@ async def provide_session(
     database: Database = request.app.state.database
     async with database.tenant_session(context) as session:
         yield session
+        if (begun := request.scope["state"].get("idempotency")) is not None:
+            await idempotency.mark_committed(session, context.actor, begun.key)
 
 
 def dependencies(parts: Parts) -> dict[str, Provide]:

@@ -20,6 +20,8 @@ from typing import IO, Any
 
 from server import embedded
 from server.embedded import ROOT, Child, free_port, http_ready, listen_on
+from storage.crypto.genesis import first_master_key
+from storage.crypto.settings import CryptoSettings
 from storage.errors import ConfigurationError
 from storage.roles import RoleUrls, derive_urls
 from storage.settings import StorageSettings
@@ -148,6 +150,7 @@ class Parent:
     def _start(self) -> None:
         began = time.monotonic()
         environment = self._start_servers()
+        environment |= self._master_keys()
         self._folder.save()
         self._command("migrate", {**environment, "DATABASE_URL": self._admin_url})
         memory = self._folder.memory
@@ -175,6 +178,20 @@ class Parent:
         }
         self._write_state()
         self._announce(time.monotonic() - began)
+
+    def _master_keys(self) -> dict[str, str]:
+        """Where the keys that wrap all others are: given from outside, or our own, made once for a database that has none.
+
+        Raises:
+            ConfigurationError: the database is sealed under a key that we do not have.
+        """
+        given = CryptoSettings()
+        if given.master_keys or given.master_key_file or given.master_kms:
+            return {}
+        memory = self._folder.memory
+        if "master_keys" not in memory:
+            memory["master_keys"] = first_master_key(self._admin_url)
+        return {"MASTER_KEYS": memory["master_keys"]}
 
     def _api_of(self, environment: dict[str, str], base: str) -> Child:
         assert self._listener is not None
@@ -253,6 +270,7 @@ class Parent:
             "SECRET_KEY": secret,
             "DATABASE_APP_URL": urls.app,
             "DATABASE_PLATFORM_URL": urls.platform,
+            "DATABASE_IDENTITY_URL": urls.identity,
             "DATABASE_URL": "",  # API and worker do not hold the administrator's password
             "REDIS_URL": redis_url,
             "CHROMA_URL": chroma_url,

@@ -21,7 +21,6 @@ class ServerSettings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="What customers' browsers reach the API by; else the address asked for."
     )
-    token_minutes: int = Field(default=10, ge=1, le=60)
     tools_enabled: str = Field(
         default="", description="Third-party tool plug-ins to load, separated by commas."
     )

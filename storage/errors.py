@@ -77,3 +77,11 @@ class UpstreamUnavailable(AppError):
 
 class LeaseLost(Exception):
     """Another worker holds the thread now; whoever sees this stops at once and writes nothing."""
+
+
+def told(error: BaseException) -> str:
+    """What may stand in a column that people read: our own sentences, and of everything else the kind only. A driver's or
+    a provider's text may hold a piece of what the customer wrote; the log has it, masked.
+    """
+    name = type(error).__name__
+    return f"{name}: {error.message}"[:500] if isinstance(error, AppError) else name

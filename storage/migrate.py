@@ -2,6 +2,7 @@
 at a time.
 """
 
+import asyncio
 from pathlib import Path
 
 import psycopg
@@ -14,9 +15,13 @@ from psycopg.rows import dict_row
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
+from storage.crypto.keyring import Keyring
 from storage.models.all import Base
+from storage.repositories.accounts import sync_system_roles
 from storage.roles import OWNER, ensure_roles, libpq_url
+from storage.sealing import seal_leftovers
 from storage.settings import StorageSettings
+from storage.tenancy import Database
 
 # LangGraph's tables have no tenant column; their thread ids are "<tenant>:<thread>".
 _PROTECT_CHECKPOINTS = """
@@ -39,11 +44,16 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def migrate(settings: StorageSettings) -> None:
-    """Create roles, run all migrations as the owner role, set up the checkpoint tables.
+def migrate(settings: StorageSettings, keyring: Keyring | None = None) -> None:
+    """Create roles, run all migrations as the owner role, set up the checkpoint tables, bring the system roles up to date,
+    and seal what an older version has stored in clear.
+
+    Args:
+        keyring: wanted only where there is something to seal.
 
     Raises:
-        ConfigurationError: DATABASE_URL or SECRET_KEY is missing, or the role may not create roles.
+        ConfigurationError: DATABASE_URL or SECRET_KEY is missing, the role may not create roles, or there is something to
+            seal and no key.
     """
     admin_url = settings.role_urls().admin or ""
     ensure_roles(admin_url, settings.require_secret_key())
@@ -58,8 +68,20 @@ def migrate(settings: StorageSettings) -> None:
             connection.commit()
             command.upgrade(alembic_config(connection), "heads")
             _set_up_checkpoints(admin_url)
+            asyncio.run(_finish(settings, keyring))
     finally:
         engine.dispose()
+
+
+async def _finish(settings: StorageSettings, keyring: Keyring | None) -> None:
+    """What needs our own code: under the lock of the migration, each step may be done twice."""
+    database = Database(settings, keyring, "migrate")
+    try:
+        async with database.platform_session("migrate: the system roles of all tenants") as session:
+            await sync_system_roles(session)
+        await seal_leftovers(database, keyring)
+    finally:
+        await database.aclose()
 
 
 def _set_up_checkpoints(admin_url: str) -> None:

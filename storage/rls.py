@@ -3,7 +3,7 @@
 from alembic import op
 
 from storage.base import CURRENT_TENANT
-from storage.roles import APP, PLATFORM
+from storage.roles import APP, IDENTITY, PLATFORM
 
 
 def protect(
@@ -24,3 +24,21 @@ def protect(
     )
     op.execute(f"grant {app} on {table} to {APP}")
     op.execute(f"grant select, insert, update, delete on {table} to {PLATFORM}")
+
+
+def open_to_identity(table: str, rights: str) -> None:
+    """Let the role that signs people in see a tenant table across tenants: for whom a key, a membership or a role stands
+    is what it has to find out. Reviewed table by table; the catalogue lint has the list.
+
+    Args:
+        table: name in schema public, already protected.
+        rights: what it may do there.
+    """
+    op.execute(f"create policy identity on {table} to {IDENTITY} using (true) with check (true)")
+    op.execute(f"grant {rights} on {table} to {IDENTITY}")
+
+
+def identity_only(table: str) -> None:
+    """A table of no tenant that only the role ``secretary_identity`` reaches; the platform role may count and clean up."""
+    op.execute(f"grant select, insert, update, delete on {table} to {IDENTITY}")
+    op.execute(f"grant select, delete on {table} to {PLATFORM}")

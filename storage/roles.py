@@ -1,4 +1,4 @@
-"""The three database roles, how their passwords come about, and how an administrator's URL makes them."""
+"""The four database roles, how their passwords come about, and how an administrator's URL makes them."""
 
 import hashlib
 import hmac
@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from storage.errors import ConfigurationError
 
 OWNER, APP, PLATFORM = "secretary_owner", "secretary_app", "secretary_platform"
+IDENTITY = "secretary_identity"
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class RoleUrls:
     admin: str | None
     app: str
     platform: str
+    identity: str
 
 
 def role_password(role: str, secret_key: str) -> str:
@@ -28,14 +30,14 @@ def role_password(role: str, secret_key: str) -> str:
 
 
 def derive_urls(admin_url: str, secret_key: str) -> RoleUrls:
-    """The same server and database under the names of the two working roles."""
+    """The same server and database under the names of the three working roles."""
     base = make_url(admin_url)
 
     def as_role(role: str) -> str:
         url: URL = base.set(username=role, password=role_password(role, secret_key))
         return url.render_as_string(hide_password=False)
 
-    return RoleUrls(admin=admin_url, app=as_role(APP), platform=as_role(PLATFORM))
+    return RoleUrls(admin=admin_url, app=as_role(APP), platform=as_role(PLATFORM), identity=as_role(IDENTITY))
 
 
 def libpq_url(url: str) -> str:
@@ -47,7 +49,8 @@ def ensure_roles(admin_url: str, secret_key: str) -> None:
     """Create the roles where they are missing, or give them the current password; idempotent.
 
     ``secretary_owner`` owns the tables and cannot log in; ``secretary_app`` is subject to row-level security;
-    ``secretary_platform`` is not, and is used only through ``storage.tenancy.platform_session``.
+    ``secretary_platform`` is not, and is used only through ``storage.tenancy.platform_session``;
+    ``secretary_identity`` reaches accounts, sessions and keys, and nothing that a customer wrote.
 
     Raises:
         ConfigurationError: the administrator's role may not create them.
@@ -58,12 +61,13 @@ def ensure_roles(admin_url: str, secret_key: str) -> None:
         connection.execute("select pg_advisory_lock(hashtext('secretary-roles'))")
         try:
             _create(connection, OWNER, "nologin")
-            _create(
-                connection,
-                APP,
-                "login nosuperuser nobypassrls nocreaterole nocreatedb noreplication",
-                secret_key,
-            )
+            for role in (APP, IDENTITY):
+                _create(
+                    connection,
+                    role,
+                    "login nosuperuser nobypassrls nocreaterole nocreatedb noreplication",
+                    secret_key,
+                )
             _create(
                 connection,
                 PLATFORM,
@@ -81,8 +85,8 @@ def ensure_roles(admin_url: str, secret_key: str) -> None:
             )
         except psycopg.errors.InsufficientPrivilege as error:
             raise ConfigurationError(
-                "DATABASE_URL's role may not create the roles secretary_owner, secretary_app and secretary_platform "
-                "(the last one needs BYPASSRLS). Use a superuser for `python -m server migrate`, or create them by hand."
+                "DATABASE_URL's role may not create the roles secretary_owner, secretary_app, secretary_identity and "
+                "secretary_platform (which needs BYPASSRLS). Use a superuser for `python -m server migrate`, or create them by hand."
             ) from error
         finally:
             connection.execute("select pg_advisory_unlock(hashtext('secretary-roles'))")

@@ -13,8 +13,8 @@ class StorageSettings(BaseSettings):
     """Read from the environment.
 
     ``DATABASE_URL`` belongs to an administrator and is wanted by ``migrate`` only; the API and the worker are
-    given ``DATABASE_APP_URL`` and ``DATABASE_PLATFORM_URL``, so that a hijacked process does not hold the
-    owner's password. Where those two are missing they are derived from ``DATABASE_URL`` and ``SECRET_KEY``.
+    given ``DATABASE_APP_URL``, ``DATABASE_PLATFORM_URL`` and ``DATABASE_IDENTITY_URL``, so that a hijacked process does not
+    hold the owner's password. Where those are missing they are derived from ``DATABASE_URL`` and ``SECRET_KEY``.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
@@ -22,6 +22,7 @@ class StorageSettings(BaseSettings):
     database_url: SecretStr | None = None
     database_app_url: SecretStr | None = None
     database_platform_url: SecretStr | None = None
+    database_identity_url: SecretStr | None = None
     secret_key: SecretStr | None = None
     redis_url: str | None = None
     chroma_url: str | None = None
@@ -35,11 +36,12 @@ class StorageSettings(BaseSettings):
         Raises:
             ConfigurationError: nothing in the environment says where the database is.
         """
-        if self.database_app_url and self.database_platform_url:
+        if self.database_app_url and self.database_platform_url and self.database_identity_url:
             return RoleUrls(
                 admin=self.database_url.get_secret_value() if self.database_url else None,
                 app=self.database_app_url.get_secret_value(),
                 platform=self.database_platform_url.get_secret_value(),
+                identity=self.database_identity_url.get_secret_value(),
             )
         if self.database_url is None:
             raise ConfigurationError(

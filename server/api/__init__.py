@@ -1,0 +1,15 @@
+"""The REST API, but for what tool domains bring along (tools/<domain>/api.py)."""
+
+from server.api.auth import CONTROLLERS as AUTH
+from server.api.docs import DocsController
+from server.api.health import HealthController
+from server.api.inbox import DeadLetterController, MessageController, ThreadController
+
+CONTROLLERS: tuple[type, ...] = (
+    HealthController,
+    *AUTH,
+    ThreadController,
+    MessageController,
+    DeadLetterController,
+    DocsController,
+)

@@ -47,6 +47,8 @@ def adopt_environment() -> None:
         "MODEL_CACHE_DIR": str(folder / "models"),
         "DATABASE_APP_URL": urls.app,
         "DATABASE_PLATFORM_URL": urls.platform,
+        "DATABASE_IDENTITY_URL": urls.identity,
+        "MASTER_KEYS": memory.get("master_keys", ""),
         "REDIS_URL": f"redis://127.0.0.1:{memory.get('redis_port')}/0",
         "CHROMA_URL": f"http://127.0.0.1:{memory.get('chroma_port')}",
     }.items():

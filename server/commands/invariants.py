@@ -3,6 +3,7 @@
 import json
 
 from server.commands.environment import adopt_environment
+from server.deps import make_keyring
 from storage.repositories import invariants
 from storage.settings import StorageSettings
 from storage.tenancy import Database
@@ -10,7 +11,7 @@ from storage.tenancy import Database
 
 async def report() -> int:
     adopt_environment()
-    database = Database(StorageSettings(), "invariants")
+    database = Database(StorageSettings(), make_keyring(), "invariants")
     try:
         async with database.platform_session("invariants: they are about all tenants") as session:
             found = await invariants.violations(session)

@@ -20,7 +20,8 @@ from graphs.runner import AGENT_SCOPES, ConversationRunner
 from server.channels.widget.send import room
 from server.jobs.outbox import OutboxJob
 from server.settings import ServerSettings
-from storage.errors import LeaseLost
+from storage.crypto.cipher import LocalSealer, Subject
+from storage.errors import LeaseLost, told
 from storage.journal import TurnJournal
 from storage.placeholders import Vault, VaultEntry
 from storage.redis import EventBus
@@ -141,7 +142,7 @@ class InboxJob:
             await self._fail(
                 context,
                 claim,
-                f"{type(error).__name__}: {error}"[:500],
+                told(error),
                 final=claim.failures + 1 >= MAX_FAILURES,
             )
             return
@@ -165,7 +166,7 @@ class InboxJob:
         async def draft(text: str) -> None:
             await self._bus.publish(channel, {"t": "draft", "id": str(claim.turn_id), "text": text})
 
-        reply: Reply = await self._runner.run(context, turn.info, claim, journal, vault, draft)
+        reply: Reply = await self._runner.run(context, turn.info, claim, journal, vault, turn.sealer, draft)
         message_id = journal.new_id("reply")
         async with self._database.tenant_session(context) as session:
             await journal.flush(session)
@@ -230,12 +231,13 @@ class _Turn:
     info: TenantInfo
     vault: list[VaultEntry]
     steps: list[Step]
+    sealer: LocalSealer
 
 
 async def _load(session: Session, claim: Claim) -> _Turn:
     info, vault = await turns.load_surroundings(session, claim.thread_id)
     steps = await turns.load_steps(session, claim.turn_id) if claim.begun else []
-    return _Turn(claim, info, vault, steps)
+    return _Turn(claim, info, vault, steps, await session.cipher.local(Subject.thread(claim.thread_id)))
 
 
 class _kept:  # noqa: N801  # reads as a verb where it is used

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from server.channels.senders import Sender
+from storage.errors import told
 from storage.repositories import outbox
 from storage.repositories.inbox import Answered, Claim
 from storage.repositories.outbox import Delivery
@@ -73,7 +74,7 @@ class OutboxJob:
                 await outbox.mark_failed(
                     session,
                     delivery,
-                    f"{type(error).__name__}: {error}"[:500],
+                    told(error),
                     retry_in=None if final else delay,
                 )
             return final

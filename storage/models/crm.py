@@ -1,19 +1,23 @@
 """Leads in their pipelines, and notes. Contacts are in conversation.py: a channel makes them too."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Text, UniqueConstraint, func
+from sqlalchemy import Index, LargeBinary, Text, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.base import TenantRow, within_tenant
+from storage.registry import SubjectLink, personal, plain
+
+_contact = partial(personal, purpose="relationship", retention="relationship", readers=("crm:read",))
 
 
 class Pipeline(TenantRow):
     __tablename__ = "pipelines"
 
-    name: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text, info=plain())
 
     @classmethod
     def __constraints__(cls) -> tuple[Any, ...]:
@@ -24,7 +28,7 @@ class Stage(TenantRow):
     __tablename__ = "stages"
 
     pipeline_id: Mapped[UUID]
-    name: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text, info=plain())
     position: Mapped[int]
 
     @classmethod
@@ -39,12 +43,13 @@ class Lead(TenantRow):
     """Somebody who may buy. ``thread_id`` says in which conversation it came up."""
 
     __tablename__ = "leads"
+    __subject__ = SubjectLink("contact", "contact_id")
 
     contact_id: Mapped[UUID]
     stage_id: Mapped[UUID]
     thread_id: Mapped[UUID | None]
-    title: Mapped[str] = mapped_column(Text)
-    summary: Mapped[str | None] = mapped_column(Text)
+    title: Mapped[bytes | None] = mapped_column(LargeBinary, info=_contact("TEXT"))
+    summary: Mapped[bytes | None] = mapped_column(LargeBinary, info=_contact("TEXT"))
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     @classmethod
@@ -61,10 +66,11 @@ class Note(TenantRow):
     """A remark on a contact, by a person or an agent."""
 
     __tablename__ = "notes"
+    __subject__ = SubjectLink("contact", "contact_id")
 
     contact_id: Mapped[UUID]
-    author: Mapped[str] = mapped_column(Text)
-    text: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(Text, info=plain())
+    text: Mapped[bytes] = mapped_column(LargeBinary, info=_contact("TEXT", on_erasure="row"))
 
     @classmethod
     def __constraints__(cls) -> tuple[Any, ...]:

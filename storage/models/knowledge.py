@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.base import TenantRow, TenantTable, to_tenant, within_tenant
+from storage.registry import plain
 
 WORKING_STATES = ("queued", "extracted", "embedded")
 READY = "ready"
@@ -39,8 +40,8 @@ class KnowledgeSource(TenantRow):
 
     __tablename__ = "knowledge_sources"
 
-    kind: Mapped[str] = mapped_column(Text)
-    name: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Text, info=plain())
+    name: Mapped[str] = mapped_column(Text, info=plain())
 
     @classmethod
     def __constraints__(cls) -> tuple[Any, ...]:
@@ -55,17 +56,17 @@ class Document(TenantRow):
     __tablename__ = "documents"
 
     source_id: Mapped[UUID]
-    filename: Mapped[str] = mapped_column(Text)
-    title: Mapped[str] = mapped_column(Text)
-    content_type: Mapped[str] = mapped_column(Text)
-    language: Mapped[str | None] = mapped_column(Text)
-    sha256: Mapped[str] = mapped_column(Text)
+    filename: Mapped[str] = mapped_column(Text, info=plain())
+    title: Mapped[str] = mapped_column(Text, info=plain())
+    content_type: Mapped[str] = mapped_column(Text, info=plain())
+    language: Mapped[str | None] = mapped_column(Text, info=plain())
+    sha256: Mapped[str] = mapped_column(Text, info=plain())
     size: Mapped[int]
-    parser: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(Text)
-    error: Mapped[str | None] = mapped_column(Text)
+    parser: Mapped[str] = mapped_column(Text, info=plain())
+    state: Mapped[str] = mapped_column(Text, info=plain())
+    error: Mapped[str | None] = mapped_column(Text, info=plain())
     attempts: Mapped[int] = mapped_column(server_default="0")
-    embedding_model: Mapped[str | None] = mapped_column(Text)
+    embedding_model: Mapped[str | None] = mapped_column(Text, info=plain())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
     @classmethod
@@ -96,7 +97,7 @@ class DocumentPage(TenantTable):
 
     document_id: Mapped[UUID]
     number: Mapped[int]
-    text: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text, info=plain())
 
 
 class Chunk(TenantRow):
@@ -109,10 +110,10 @@ class Chunk(TenantRow):
     page: Mapped[int]
     char_start: Mapped[int]
     char_end: Mapped[int]
-    text: Mapped[str] = mapped_column(Text)
-    heading_path: Mapped[str] = mapped_column(Text, server_default="")
+    text: Mapped[str] = mapped_column(Text, info=plain())
+    heading_path: Mapped[str] = mapped_column(Text, server_default="", info=plain())
     tokens: Mapped[int]
-    language: Mapped[str] = mapped_column(Text)
+    language: Mapped[str] = mapped_column(Text, info=plain())
 
     @classmethod
     def __constraints__(cls) -> tuple[Any, ...]:
@@ -133,8 +134,8 @@ class Embedding(TenantTable):
     )
 
     chunk_id: Mapped[UUID]
-    model: Mapped[str] = mapped_column(Text)
-    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    model: Mapped[str] = mapped_column(Text, info=plain())
+    vector: Mapped[bytes] = mapped_column(LargeBinary, info=plain())
 
 
 class ChunkTerms(TenantTable):
@@ -148,8 +149,8 @@ class ChunkTerms(TenantTable):
         Index(None, "tenant_id", "chunk_id"),
     )
 
-    config: Mapped[str] = mapped_column(Text)
-    term: Mapped[str] = mapped_column(Text)
+    config: Mapped[str] = mapped_column(Text, info=plain())
+    term: Mapped[str] = mapped_column(Text, info=plain())
     chunk_id: Mapped[UUID]
     tf: Mapped[int]
 
@@ -164,6 +165,6 @@ class ChunkLength(TenantTable):
         within_tenant("chunk_id", "chunks"),
     )
 
-    config: Mapped[str] = mapped_column(Text)
+    config: Mapped[str] = mapped_column(Text, info=plain())
     chunk_id: Mapped[UUID]
     length: Mapped[int]

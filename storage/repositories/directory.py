@@ -1,5 +1,5 @@
-"""What must be found before the tenant is known: a channel by its key, a user by e-mail, tenants by name (platform
-role); and what a new tenant begins with.
+"""What must be found before the tenant is known: a channel by its key, tenants by name (platform role); and what a new
+tenant begins with. Who signs in is found in accounts.py.
 """
 
 import json
@@ -40,22 +40,13 @@ class ChannelRef:
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Login:
-    """What a password is compared with, and what a token will say."""
-
-    tenant_id: UUID
-    user_id: UUID
-    password_hash: str
-    scopes: tuple[str, ...]
-
-
 async def channel_by_key(session: Session, public_key: str, kind: str) -> ChannelRef | None:
     row = (
         await session.execute(
             text("""
             select c.id, c.tenant_id, t.name as tenant_name, t.languages, c.kind, c.name, c.public_key, c.allowed_origins, c.settings
-              from channels c join tenants t on t.id = c.tenant_id where c.public_key = :key and c.kind = :kind
+              from channels c join tenants t on t.id = c.tenant_id
+             where c.public_key = :key and c.kind = :kind and t.state = 'active'
             """),
             {"key": public_key, "kind": kind},
         )
@@ -66,19 +57,6 @@ async def channel_by_key(session: Session, public_key: str, kind: str) -> Channe
     return ChannelRef(
         **{**values, "languages": tuple(row.languages), "allowed_origins": tuple(row.allowed_origins)}
     )
-
-
-async def login(session: Session, tenant_slug: str, email: str) -> Login | None:
-    row = (
-        await session.execute(
-            text("""
-            select u.tenant_id, u.id, u.password_hash, u.scopes from users u join tenants t on t.id = u.tenant_id
-             where t.slug = :slug and u.email = :email
-            """),
-            {"slug": tenant_slug, "email": email.strip().lower()},
-        )
-    ).one_or_none()
-    return None if row is None else Login(row.tenant_id, row.id, row.password_hash, tuple(row.scopes))
 
 
 async def tenant_by_slug(session: Session, slug: str) -> TenantInfo:
@@ -131,21 +109,6 @@ async def ensure_widget(
     await session.execute(
         text("update channels set allowed_origins = :origins where kind = 'widget'"),
         {"origins": list(origins)},
-    )
-
-
-async def ensure_user(
-    session: Session, *, email: str, name: str, password_hash: str, scopes: Sequence[str]
-) -> None:
-    """Make a member of staff of a tenant session's tenant, or give the one with this e-mail the password and the
-    scopes.
-    """
-    await session.execute(
-        text("""
-        insert into users (id, email, name, password_hash, scopes) values (:id, :email, :name, :hash, :scopes)
-        on conflict (tenant_id, email) do update set password_hash = excluded.password_hash, scopes = excluded.scopes
-        """),
-        {"id": new_id(), "email": email, "name": name, "hash": password_hash, "scopes": list(scopes)},
     )
 
 

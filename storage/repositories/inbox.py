@@ -16,11 +16,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from storage.errors import Conflict, LeaseLost, NotFound
+from storage.crypto.cipher import Subject
+from storage.errors import Conflict, Forbidden, LeaseLost, NotFound
 from storage.ids import new_id
 from storage.sql import Session, text
 from storage.tenancy import rowcount
 
+TEXT = "inbox_messages.text"
 MAX_TURN_MESSAGES = 10
 MAX_TURN_CHARACTERS = 8_000
 
@@ -127,11 +129,17 @@ async def receive(
     # The lock comes first and alone: the statement after it sees what a concurrent delivery has committed.
     locked = (
         await session.execute(
-            text("select handler from threads where id = :thread for update"), {"thread": thread_id}
+            text(
+                "select handler, erased_at, (select state from tenants) as tenant_state from threads where id = :thread for update"
+            ),
+            {"thread": thread_id},
         )
     ).one_or_none()
-    if locked is None:
+    if locked is None or locked.erased_at is not None:
         raise NotFound("No such thread.")
+    if locked.tenant_state != "active":
+        raise Forbidden("This business cannot be reached here at the moment.")
+    message_id = new_id()
     row = (
         await session.execute(
             text("""
@@ -147,11 +155,11 @@ async def receive(
             select id, thread_id, seq, false from inbox_messages where channel_id = :channel and external_id = :external
             """),
             {
-                "id": new_id(),
+                "id": message_id,
                 "thread": thread_id,
                 "channel": channel_id,
                 "external": external_id,
-                "body": body,
+                "body": await session.cipher.seal(TEXT, message_id, Subject.thread(thread_id), body),
                 "state": "human" if locked.handler == "human" else "pending",
             },
         )
@@ -172,6 +180,7 @@ async def claim(session: Session, thread_id: UUID, *, fence: UUID, lease_seconds
             text("""
             update threads set fence = :fence, lease_until = clock_timestamp() + make_interval(secs => :lease)
              where id = :thread and (lease_until is null or lease_until < clock_timestamp()) and handler = 'agent'
+               and erased_at is null and (select state from tenants) = 'active'
                and exists (select from inbox_messages m where m.thread_id = :thread and m.state = 'pending')
             returning channel_id, contact_id, language, agent, (select kind from channels where id = channel_id) as channel_kind
             """),
@@ -190,7 +199,7 @@ async def claim(session: Session, thread_id: UUID, *, fence: UUID, lease_seconds
         text("update inbox_messages set turn_id = :turn, attempts = attempts + 1 where id = any(:ids)"),
         {"turn": turn_id, "ids": [row.id for row in members]},
     )
-    return _claim(thread_id, thread, fence, turn_id, members, attempts=pending[0].attempts + 1)
+    return await _claim(session, thread_id, thread, fence, turn_id, members, attempts=pending[0].attempts + 1)
 
 
 async def claimed(session: Session, thread_id: UUID, fence: UUID) -> Claim:
@@ -211,8 +220,8 @@ async def claimed(session: Session, thread_id: UUID, fence: UUID) -> Claim:
     pending = await _pending(session, thread_id)
     if thread is None or not pending or pending[0].turn_id is None:
         raise LeaseLost
-    return _claim(
-        thread_id, thread, fence, pending[0].turn_id, _members(pending), attempts=pending[0].attempts
+    return await _claim(
+        session, thread_id, thread, fence, pending[0].turn_id, _members(pending), attempts=pending[0].attempts
     )
 
 
@@ -220,7 +229,8 @@ async def _pending(session: Session, thread_id: UUID) -> Any:
     return (
         await session.execute(
             text("""
-            select id, seq, text, turn_id, attempts, failures, available_at <= clock_timestamp() as due from inbox_messages
+            select id, seq, text, octet_length(text) as size, turn_id, attempts, failures, available_at <= clock_timestamp() as due
+              from inbox_messages
              where thread_id = :thread and state = 'pending' order by seq limit :limit
             """),
             {"thread": thread_id, "limit": MAX_TURN_MESSAGES},
@@ -228,9 +238,17 @@ async def _pending(session: Session, thread_id: UUID) -> Any:
     ).all()
 
 
-def _claim(
-    thread_id: UUID, thread: Any, fence: UUID, turn_id: UUID, members: list[Any], *, attempts: int
+async def _claim(
+    session: Session,
+    thread_id: UUID,
+    thread: Any,
+    fence: UUID,
+    turn_id: UUID,
+    members: list[Any],
+    *,
+    attempts: int,
 ) -> Claim:
+    texts = await session.cipher.open_many(TEXT, [(row.id, row.text) for row in members])
     return Claim(
         thread_id=thread_id,
         channel_id=thread.channel_id,
@@ -238,7 +256,9 @@ def _claim(
         contact_id=thread.contact_id,
         fence=fence,
         turn_id=turn_id,
-        messages=tuple(InboundMessage(row.id, row.seq, row.text) for row in members),
+        messages=tuple(
+            InboundMessage(row.id, row.seq, body or "") for row, body in zip(members, texts, strict=True)
+        ),
         language=thread.language,
         agent=thread.agent,
         begun=members[0].turn_id is not None,
@@ -257,7 +277,7 @@ def _members(pending: Any) -> list[Any]:
     members: list[Any] = []
     characters = 0
     for row in pending:
-        characters += len(row.text)
+        characters += row.size  # bytes of the sealed text: a little more than its characters
         if row.turn_id is not None or (members and characters > MAX_TURN_CHARACTERS):
             break
         members.append(row)
@@ -355,7 +375,7 @@ async def answer(
             "channel": claim.channel_id,
             "external": dedupe_key,
             "seq": seq,
-            "body": reply.text,
+            "body": await session.cipher.seal(TEXT, message_id, Subject.thread(claim.thread_id), reply.text),
             "turn": claim.turn_id,
             "agent": reply.agent,
             "language": reply.language,
@@ -459,6 +479,7 @@ async def due_threads(session: Session, *, older_than: float, limit: int) -> lis
         text("""
         select m.tenant_id, m.thread_id from inbox_messages m
           join threads t on t.tenant_id = m.tenant_id and t.id = m.thread_id
+          join tenants n on n.id = m.tenant_id and n.state = 'active'
          where m.state = 'pending' and m.available_at <= clock_timestamp() - make_interval(secs => :older)
            and (t.lease_until is null or t.lease_until < clock_timestamp()) and t.handler = 'agent'
          group by m.tenant_id, m.thread_id order by min(m.created_at) limit :limit

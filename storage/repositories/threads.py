@@ -1,5 +1,6 @@
 """Threads and their messages as people read them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,19 +8,22 @@ from uuid import UUID
 
 from storage.errors import NotFound
 from storage.ids import new_id
+from storage.repositories.inbox import TEXT
 from storage.sql import Session, text
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as shown: ``direction`` in or out, ``seq`` its place in the thread."""
+    """A message as shown: ``direction`` in or out, ``seq`` its place in the thread. ``text`` is None where the person was
+    erased.
+    """
 
     id: UUID
     thread_id: UUID
     external_id: str
     direction: str
     seq: int
-    text: str
+    text: str | None
     state: str
     agent: str | None
     language: str | None
@@ -70,7 +74,7 @@ async def messages_after(session: Session, thread_id: UUID, cursor: int, limit: 
         ),
         {"thread": thread_id, "cursor": cursor, "limit": limit},
     )
-    return [Message(**row._mapping) for row in rows]
+    return await _opened(session, rows.all())
 
 
 async def message(session: Session, message_id: UUID) -> Message:
@@ -86,7 +90,12 @@ async def message(session: Session, message_id: UUID) -> Message:
     ).one_or_none()
     if row is None:
         raise NotFound("No such message.")
-    return Message(**row._mapping)
+    return (await _opened(session, [row]))[0]
+
+
+async def _opened(session: Session, rows: Sequence[Any]) -> list[Message]:
+    texts = await session.cipher.open_many(TEXT, [(row.id, row.text) for row in rows])
+    return [Message(**{**row._mapping, "text": body}) for row, body in zip(rows, texts, strict=True)]
 
 
 async def list_threads(

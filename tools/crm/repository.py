@@ -1,20 +1,58 @@
-"""Every SQL statement of the CRM. Row-level security limits each to the session's tenant."""
+"""Every SQL statement of the CRM. Row-level security limits each to the session's tenant; what identifies a person is sealed
+under that person's key, and found by blind indexes.
+"""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from storage.crypto.cipher import Subject
 from storage.ids import new_id
 from storage.sql import Session, text
 
-_CONTACT = "id, name, email, phone, company, language, created_at"
+_CONTACT = "id, name, email, phone, company, language, legal_hold, erased_at, created_at"
+_SEALED = ("name", "email", "phone", "company")
+
+
+async def _opened(
+    session: Session, table: str, columns: Sequence[str], rows: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Rows with their sealed columns in clear; None where the person was erased."""
+    opened = [dict(row._mapping) for row in rows]
+    for column in columns:
+        blobs = [(row["id"], row[column]) for row in opened]
+        for row, value in zip(
+            opened, await session.cipher.open_many(f"{table}.{column}", blobs), strict=True
+        ):
+            row[column] = value
+    return opened
+
+
+async def _sealed(session: Session, contact_id: UUID, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a contact as they are stored, with the blind indexes of e-mail and phone."""
+    cipher, subject = session.cipher, Subject.contact(contact_id)
+    values: dict[str, Any] = {}
+    for column in _SEALED:
+        value = fields.get(column)
+        values[column] = (
+            None if value is None else await cipher.seal(f"contacts.{column}", contact_id, subject, value)
+        )
+    return values | await _reach(session, fields.get("email"), fields.get("phone"))
+
+
+async def _reach(session: Session, email: str | None, phone: str | None) -> dict[str, bytes | None]:
+    return {
+        "email_bi": await session.cipher.blind("EMAIL", email) if email else None,
+        "phone_bi": await session.cipher.blind("PHONE", phone) if phone else None,
+    }
 
 
 async def contact_by_id(session: Session, contact_id: UUID) -> dict[str, Any] | None:
     row = (
         await session.execute(text(f"select {_CONTACT} from contacts where id = :id"), {"id": contact_id})
     ).one_or_none()
-    return None if row is None else dict(row._mapping)
+    return None if row is None else (await _opened(session, "contacts", _SEALED, [row]))[0]
 
 
 async def contact_by_reach(session: Session, email: str | None, phone: str | None) -> dict[str, Any] | None:
@@ -24,30 +62,28 @@ async def contact_by_reach(session: Session, email: str | None, phone: str | Non
     row = (
         await session.execute(
             text(f"""
-            select {_CONTACT} from contacts where email = :email or phone = :phone
-             order by (email = :email) desc nulls last limit 1 for update
+            select {_CONTACT} from contacts where email_bi = :email_bi or phone_bi = :phone_bi
+             order by (email_bi = :email_bi) desc nulls last limit 1 for update
             """),
-            {"email": email, "phone": phone},
+            await _reach(session, email, phone),
         )
     ).one_or_none()
-    return None if row is None else dict(row._mapping)
+    return None if row is None else (await _opened(session, "contacts", _SEALED, [row]))[0]
 
 
 async def add_contact(session: Session, fields: dict[str, Any]) -> UUID | None:
     """The new id; None where e-mail or phone is taken (a concurrent turn was faster)."""
+    contact_id = new_id()
     created: UUID | None = await session.scalar(
         text("""
-        insert into contacts (id, name, email, phone, company, language) values (:id, :name, :email, :phone, :company, :language)
+        insert into contacts (id, name, email, phone, company, email_bi, phone_bi, language)
+        values (:id, :name, :email, :phone, :company, :email_bi, :phone_bi, :language)
         on conflict do nothing returning id
         """),
         {
-            "id": new_id(),
-            "name": None,
-            "email": None,
-            "phone": None,
-            "company": None,
-            "language": None,
-            **fields,
+            "id": contact_id,
+            "language": fields.get("language"),
+            **await _sealed(session, contact_id, fields),
         },
     )
     return created
@@ -57,24 +93,30 @@ async def fill_contact(session: Session, contact_id: UUID, fields: dict[str, Any
     """Add what was unknown; what is known stays. A number that is another contact's is left with that one."""
     await session.execute(
         text("""
+        with free as (
+          select not exists (select from contacts o where o.email_bi = :email_bi) as email,
+                 not exists (select from contacts o where o.phone_bi = :phone_bi) as phone)
         update contacts c set name = coalesce(c.name, :name), company = coalesce(c.company, :company), updated_at = clock_timestamp(),
-               email = coalesce(c.email, case when not exists (select from contacts o where o.email = :email) then :email end),
-               phone = coalesce(c.phone, case when not exists (select from contacts o where o.phone = :phone) then :phone end)
-         where id = :id
+               email = coalesce(c.email, case when free.email then cast(:email as bytea) end),
+               email_bi = coalesce(c.email_bi, case when free.email then cast(:email_bi as bytea) end),
+               phone = coalesce(c.phone, case when free.phone then cast(:phone as bytea) end),
+               phone_bi = coalesce(c.phone_bi, case when free.phone then cast(:phone_bi as bytea) end)
+          from free where c.id = :id
         """),
-        {"id": contact_id, "name": None, "company": None, "email": None, "phone": None, **fields},
+        {"id": contact_id, **await _sealed(session, contact_id, fields)},
     )
 
 
 async def list_contacts(session: Session, limit: int, before: datetime | None) -> list[dict[str, Any]]:
     rows = await session.execute(
         text(f"""
-        select {_CONTACT} from contacts where cast(:before as timestamptz) is null or created_at < :before
+        select {_CONTACT} from contacts
+         where erased_at is null and (cast(:before as timestamptz) is null or created_at < :before)
          order by created_at desc limit :limit
         """),
         {"limit": limit, "before": before},
     )
-    return [dict(row._mapping) for row in rows]
+    return await _opened(session, "contacts", _SEALED, rows.all())
 
 
 async def thread_contact(session: Session, thread_id: UUID) -> UUID | None:
@@ -106,6 +148,7 @@ async def add_lead(
     session: Session, *, contact_id: UUID, thread_id: UUID | None, title: str, summary: str | None
 ) -> tuple[UUID, str] | None:
     """A lead in the first stage of the oldest pipeline: (id, stage's name); None where contact or stage is missing."""
+    lead_id, cipher, subject = new_id(), session.cipher, Subject.contact(contact_id)
     row = (
         await session.execute(
             text("""
@@ -114,11 +157,20 @@ async def add_lead(
                order by p.created_at, p.id, s.position limit 1),
             added as (
               insert into leads (id, contact_id, stage_id, thread_id, title, summary)
-              select :id, c.id, stage.id, :thread, :title, :summary from contacts c, stage where c.id = :contact
+              select :id, c.id, stage.id, :thread, cast(:title as bytea), cast(:summary as bytea) from contacts c, stage
+               where c.id = :contact
               returning id)
             select added.id, stage.name from added, stage
             """),
-            {"id": new_id(), "contact": contact_id, "thread": thread_id, "title": title, "summary": summary},
+            {
+                "id": lead_id,
+                "contact": contact_id,
+                "thread": thread_id,
+                "title": await cipher.seal("leads.title", lead_id, subject, title),
+                "summary": None
+                if summary is None
+                else await cipher.seal("leads.summary", lead_id, subject, summary),
+            },
         )
     ).one_or_none()
     return None if row is None else (row.id, row.name)
@@ -136,14 +188,19 @@ async def list_leads(
         """),
         {"limit": limit, "before": before, "id": lead_id},
     )
-    return [dict(row._mapping) for row in rows]
+    return await _opened(session, "leads", ("title", "summary"), rows.all())
 
 
 async def add_note(session: Session, contact_id: UUID, author: str, body: str) -> UUID:
     note_id = new_id()
     await session.execute(
         text("insert into notes (id, contact_id, author, text) values (:id, :contact, :author, :body)"),
-        {"id": note_id, "contact": contact_id, "author": author, "body": body},
+        {
+            "id": note_id,
+            "contact": contact_id,
+            "author": author,
+            "body": await session.cipher.seal("notes.text", note_id, Subject.contact(contact_id), body),
+        },
     )
     return note_id
 
@@ -155,7 +212,7 @@ async def list_notes(session: Session, contact_id: UUID) -> list[dict[str, Any]]
         ),
         {"id": contact_id},
     )
-    return [dict(row._mapping) for row in rows]
+    return await _opened(session, "notes", ("text",), rows.all())
 
 
 async def list_pipelines(session: Session) -> list[dict[str, Any]]:

@@ -1,0 +1,306 @@
+"""Opening an account, and getting back into one. The answers are the same for people we know and people we do not: what differs is
+in the mail, which only the owner of the address reads.
+"""
+
+import re
+import secrets
+import unicodedata
+from datetime import UTC, datetime
+from uuid import UUID
+
+from server.auth.caller import Caller
+from server.auth.identity import INVITATION_LIFE, RESET_LIFE, VERIFY_LIFE, Identity, Where
+from server.auth.lockout import TooManyAttempts
+from server.auth.tokens import opaque_digest
+from storage.errors import Conflict, Forbidden, Unauthenticated, ValidationFailed
+from storage.permissions import OWNER
+from storage.repositories import accounts, sessions
+from storage.repositories.accounts import Account
+from storage.sql import Session
+from storage.tenancy import TenantContext
+
+LANGUAGES = ("en", "de")
+_EXPIRED = "This link has expired or was used. Ask for a new one."
+_TRIES = 5
+
+
+async def sign_up(
+    identity: Identity,
+    *,
+    email: str,
+    password: str,
+    name: str,
+    business: str,
+    language: str,
+    time_zone: str,
+    where: Where,
+) -> None:
+    """Open an account and a business of its own; both wait until the address is verified.
+
+    Raises:
+        Forbidden: this installation takes nobody in.
+        ValidationFailed: the password is not good enough.
+    """
+    if not identity.settings.sign_up:
+        raise Forbidden("New businesses cannot be opened here. Ask the operator.")
+    await identity.require_good_password(password, [email, name, business], where)
+    hashed = await identity.passwords.hash(password, where.ip)  # also for known people: it takes as long
+    async with identity.database.identity_session() as session:
+        created = await accounts.add(
+            session, email=email, name=name, password_hash=hashed, language=language, verified=False
+        )
+        account = await accounts.by_email(session, email)
+        assert account is not None
+        if created is None:
+            await _send_known(identity, session, account, where)
+            return
+        tenant_id = await _add_tenant(session, business, language, time_zone)
+        owner = await accounts.role_id(session, tenant_id, OWNER)
+        await accounts.join(session, tenant_id, account, owner)
+        await _send_verification(identity, session, account, where)
+        await identity.record(session, account.id, "account.created", where, tenant_id=tenant_id)
+
+
+async def _add_tenant(session: Session, business: str, language: str, time_zone: str) -> UUID:
+    slug = slug_of(business)
+    languages = [language, *(one for one in LANGUAGES if one != language)]
+    for attempt in range(5):
+        suffix = "" if attempt == 0 else f"-{secrets.token_hex(3)}"
+        made = await accounts.add_tenant(
+            session,
+            slug=slug[:50] + suffix,
+            name=business,
+            languages=languages,
+            time_zone=time_zone,
+            state="pending",
+        )
+        if made is not None:
+            return made
+    raise Conflict("No short name is free for this business. Choose another name.")
+
+
+def slug_of(name: str) -> str:
+    """A short name for addresses: small letters, digits and hyphens."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60] or "business"
+
+
+async def _send_verification(identity: Identity, session: Session, account: Account, where: Where) -> None:
+    await identity.send_link(
+        session,
+        "verify_email",
+        VERIFY_LIFE,
+        where,
+        account=account,
+        recipient=account.email,
+        language=account.language,
+        values={"name": account.name},
+    )
+
+
+async def _send_reset(identity: Identity, session: Session, account: Account, where: Where) -> None:
+    await identity.send_link(
+        session,
+        "reset_password",
+        RESET_LIFE,
+        where,
+        account=account,
+        recipient=account.email,
+        language=account.language,
+        values={"name": account.name},
+    )
+
+
+async def _send_known(identity: Identity, session: Session, account: Account, where: Where) -> None:
+    """Somebody opened an account for an address that has one: its owner gets the link that helps."""
+    if account.email_verified_at is None:
+        await _send_verification(identity, session, account, where)
+    else:
+        await _send_reset(identity, session, account, where)
+
+
+async def verify_email(identity: Identity, token: str, where: Where) -> None:
+    """The link of the mail: the address is the person's, and their business opens.
+
+    Raises:
+        ValidationFailed: expired or used.
+    """
+    digest = opaque_digest("vfy", token)
+    async with identity.database.identity_session() as session:
+        used = await sessions.use_one_time(session, "verify_email", digest) if digest else None
+        if used is None or used.account_id is None:
+            raise ValidationFailed(_EXPIRED, field="token")
+        await accounts.verify_email(session, used.account_id)
+        opened = await accounts.activate_pending(session, used.account_id)
+        await identity.record(
+            session,
+            used.account_id,
+            "account.email_verified",
+            where,
+            tenant_id=opened[0] if opened else None,
+        )
+    identity.principals.forget_account(used.account_id)
+
+
+async def request_link(identity: Identity, email: str, where: Where) -> None:
+    """Send the link that gets somebody back in: to reset the password, or first to verify the address. Nothing for unknown people.
+
+    Raises:
+        TooManyAttempts: too many were asked for.
+    """
+    key = identity.guard.account_key("reset", email)
+    if delay := await identity.guard.before(key, where.ip):
+        raise TooManyAttempts(delay.seconds)
+    async with identity.database.identity_session() as session:
+        account = await accounts.by_email(session, email)
+        if account is not None and account.state == "active":
+            await _send_known(identity, session, account, where)
+    await identity.guard.failed(key, where.ip)  # each request counts: a mailbox must not be flooded
+
+
+async def reset_password(identity: Identity, token: str, password: str, where: Where) -> None:
+    """Set a new password by the link of a mail. All sessions end; a second factor is still asked for at the next sign-in.
+
+    Raises:
+        ValidationFailed: expired or used, or the password is not good enough; the link then stays good for another try.
+    """
+    digest = opaque_digest("rst", token)
+    async with identity.database.identity_session() as session:
+        found = await sessions.try_one_time(session, "reset_password", digest, _TRIES) if digest else None
+        account = await accounts.by_id(session, found.account_id) if found and found.account_id else None
+    if found is None or account is None:
+        raise ValidationFailed(_EXPIRED, field="token")
+    await identity.require_good_password(password, [account.email, account.name], where)
+    hashed = await identity.passwords.hash(password, where.ip)
+    async with identity.database.identity_session() as session:
+        if not await sessions.end_one_time(session, found.id):
+            raise ValidationFailed(_EXPIRED, field="token")
+        await accounts.set_password(session, account.id, hashed, end_proofs=True)
+        await accounts.verify_email(session, account.id)
+        await accounts.activate_pending(session, account.id)
+        await sessions.drop_one_time(session, account.id, "reset_password")
+        await sessions.revoke_all(session, account.id, "password reset")
+        await _password_changed(identity, session, account, "password.reset", where)
+    identity.principals.forget_account(account.id)
+
+
+async def change_password(identity: Identity, caller: Caller, current: str, new: str, where: Where) -> None:
+    """Set a new password, knowing the old one. All other sessions end.
+
+    Raises:
+        Unauthenticated: the current password is wrong.
+        ValidationFailed: the new one is not good enough.
+        TooManyAttempts: later.
+    """
+    assert caller.account_id is not None
+    assert caller.session_id is not None
+    async with identity.database.identity_session() as session:
+        account = await accounts.by_id(session, caller.account_id)
+    key = identity.guard.account_key(account.email)
+    if delay := await identity.guard.before(key, where.ip, where.device_cookie):
+        raise TooManyAttempts(delay.seconds)
+    if not await identity.passwords.verify(account.password_hash, current, where.ip):
+        await identity.guard.failed(key, where.ip, where.device_cookie)
+        raise Unauthenticated("The current password is wrong.")
+    await identity.guard.succeeded(key, where.ip, where.device_cookie)
+    await identity.require_good_password(new, [account.email, account.name], where)
+    hashed = await identity.passwords.hash(new, where.ip)
+    async with identity.database.identity_session() as session:
+        await accounts.set_password(session, account.id, hashed, end_proofs=False)
+        await sessions.revoke_all(session, account.id, "password changed", but=caller.session_id)
+        await sessions.drop_one_time(session, account.id, "reset_password")
+        await _password_changed(identity, session, account, "password.changed", where)
+    identity.principals.forget_account(account.id)
+
+
+async def _password_changed(
+    identity: Identity, session: Session, account: Account, action: str, where: Where
+) -> None:
+    key = f"{account.id}:{datetime.now(UTC).timestamp()}"
+    await identity.tell(session, account, "password_changed", key, where)
+    await identity.record(session, account.id, action, where)
+
+
+# --- invitations ----------------------------------------------------------------------------------------------------
+
+
+async def invite(
+    identity: Identity,
+    context: TenantContext,
+    *,
+    email: str,
+    role_id: UUID,
+    role_name: str,
+    tenant_name: str,
+    language: str,
+    inviter: str,
+    where: Where,
+) -> UUID:
+    """Send somebody a link with which they become a member. That their role may be given was checked."""
+    async with identity.database.identity_session() as session:
+        return await identity.send_link(
+            session,
+            "invitation",
+            INVITATION_LIFE,
+            where,
+            account=None,
+            recipient=accounts.fold_email(email),
+            language=language,
+            values={"inviter": inviter, "tenant": tenant_name, "role": role_name},
+            tenant_id=context.tenant_id,
+            payload={"email": accounts.fold_email(email), "role_id": str(role_id), "by": context.actor},
+        )
+
+
+async def accept_invitation(
+    identity: Identity, token: str, name: str | None, password: str | None, language: str, where: Where
+) -> str:
+    """Become a member; opens an account where the address has none. Returns the business's short name.
+
+    The link came by mail, so the address is the person's. Whoever has an account already needs no password here, and
+    none is changed.
+
+    Raises:
+        ValidationFailed: expired or used; name or password is missing or not good enough (the link then stays good).
+    """
+    digest = opaque_digest("inv", token)
+    async with identity.database.identity_session() as session:
+        found = await sessions.try_one_time(session, "invitation", digest, 20) if digest else None
+        if found is None or found.tenant_id is None:
+            raise ValidationFailed(_EXPIRED, field="token")
+        email = found.payload["email"]
+        account = await accounts.by_email(session, email)
+    hashed: str | None = None
+    if account is None:
+        if not name or not password:
+            raise ValidationFailed(
+                "Choose a name and a password.", fields=[{"field": "password", "message": "missing"}]
+            )
+        await identity.require_good_password(password, [email, name], where)
+        hashed = await identity.passwords.hash(password, where.ip)
+    async with identity.database.identity_session() as session:
+        if not await sessions.end_one_time(session, found.id):
+            raise ValidationFailed(_EXPIRED, field="token")
+        if account is None:
+            await accounts.add(
+                session, email=email, name=name or "", password_hash=hashed, language=language, verified=True
+            )
+            account = await accounts.by_email(session, email)
+            assert account is not None
+        await accounts.verify_email(session, account.id)
+        await accounts.join(session, found.tenant_id, account, UUID(found.payload["role_id"]))
+        await identity.record(
+            session,
+            account.id,
+            "member.joined",
+            where,
+            tenant_id=found.tenant_id,
+            invited_by=found.payload["by"],
+        )
+        slug = next(
+            one.slug
+            for one in await accounts.memberships(session, account.id)
+            if one.tenant_id == found.tenant_id
+        )
+    identity.principals.forget_account(account.id)
+    return slug

@@ -1,0 +1,1 @@
+"""Tables that signing in reads; README.md says where they come from."""

@@ -1,0 +1,1 @@
+"""Mails to people who have an account: texts in templates, and the ways out."""
