@@ -41,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
     reindex = commands.add_parser("reindex", help="build the vector index anew from PostgreSQL")
     for command in (ingest, reindex):
         command.add_argument("--tenant", default="alpenrad", help="short name of the tenant (alpenrad)")
+    _keys(commands.add_parser("keys", help="the keys that personal data is sealed with"))
+    audit = commands.add_parser("audit", help="the record of who did what")
+    audit.add_argument(
+        "action", choices=["verify", "anchor"], help="verify the chains; write their ends down"
+    )
+    audit.add_argument("--tenant", default=None, help="short name of one tenant (all)")
+    _users(commands.add_parser("users", help="people who sign in, from the machine itself"))
     commands.add_parser(
         "invariants", help="check what must hold when everything is at rest; JSON, exit 1 on a violation"
     )
@@ -49,6 +56,35 @@ def parser() -> argparse.ArgumentParser:
     for name in ("tenant", "thread", "fence"):
         quarantine.add_argument(name)
     return top
+
+
+def _keys(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser(
+        "status", help="which keys there are, and whether the master keys open them; else exit 1"
+    )
+    actions.add_parser(
+        "generate", help="make a master key (with MASTER_KMS=local:… it becomes the current one)"
+    )
+    actions.add_parser("rotate-master", help="wrap all tenants' keys under the current master key")
+    rotate = actions.add_parser("rotate-tenant", help="give a tenant a new key, or go on doing so")
+    rotate.add_argument("tenant", metavar="SLUG", help="short name of the tenant")
+    actions.add_parser("export-tombstones", help="all destroyed keys, a line of JSON each, to the output")
+    replay = actions.add_parser("replay-tombstones", help="after a restore: destroy again what was destroyed")
+    replay.add_argument("file", type=Path, metavar="FILE", help="destroyed-keys.jsonl, or an export")
+
+
+def _users(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make somebody a member; the password is read from the input")
+    add.add_argument("email")
+    add.add_argument("--name", required=True)
+    add.add_argument("--tenant", default="alpenrad", help="short name; 'platform' for an operator (alpenrad)")
+    add.add_argument("--role", default="staff", help="key of a role (staff)")
+    unlock = actions.add_parser(
+        "reset-second-factor", help="remove all second factors of a person who lost them"
+    )
+    unlock.add_argument("email")
 
 
 def main() -> int:

@@ -31,7 +31,6 @@ DESCRIPTION = """Staff run inbox, CRM and knowledge over this API. Sign in with 
 
 def create_app(parts: Parts) -> Litestar:
     """The ASGI application over the process's parts. Closing them is the caller's business."""
-
     protection = Protection(
         ProtectionSettings(),
         RateLimiter(parts.storage.redis_url or ""),

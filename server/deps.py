@@ -14,9 +14,10 @@ from storage.crypto.keyring import Keyring
 from storage.crypto.masters import masters_from
 from storage.crypto.settings import CryptoSettings
 from storage.errors import ConfigurationError
+from storage.files import FileStore
 from storage.queue import Queue
-from storage.repositories import idempotency
 from storage.redis import EventBus
+from storage.repositories import idempotency
 from storage.settings import StorageSettings
 from storage.sql import Session
 from storage.tenancy import Database, TenantContext
@@ -25,6 +26,8 @@ from storage.vectors.index import VectorIndex
 from storage.vectors.settings import EmbeddingSettings
 from tools.sdk.context import Resources
 from tools.sdk.registry import Registry, load_registry
+
+FILES_FOLDER = "files"  # in the data folder
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Parts:
     resources: Resources
     intake: IngestPipeline
     registry: Registry
+    files: FileStore
 
     async def aclose(self) -> None:
         await self.bus.aclose()
@@ -56,6 +60,13 @@ def make_keyring(settings: CryptoSettings | None = None) -> Keyring:
     return Keyring(
         masters_from(settings), cache_seconds=settings.key_cache_seconds, size=settings.key_cache_size
     )
+
+
+def make_keyring_if_given() -> Keyring | None:
+    """The same, or None where nothing says where the master keys are."""
+    given = CryptoSettings()
+    configured = given.master_keys or given.master_key_file or given.master_kms
+    return make_keyring(given) if configured else None
 
 
 def build_parts(
@@ -85,6 +96,7 @@ def build_parts(
         resources=Resources(database, embedder, vectors),
         intake=IngestPipeline(database, embedder, vectors, queue),
         registry=load_registry(settings.enabled_plugins),
+        files=FileStore(storage.data_dir / FILES_FOLDER),
     )
 
 

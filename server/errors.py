@@ -18,11 +18,14 @@ _CODES = {
     403: "FORBIDDEN",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
+    408: "REQUEST_TIMEOUT",
     409: "CONFLICT",
     413: "TOO_LARGE",
+    414: "TOO_LARGE",
     415: "VALIDATION_ERROR",
     422: "VALIDATION_ERROR",
     429: "RATE_LIMITED",
+    431: "TOO_LARGE",
     503: "UPSTREAM_UNAVAILABLE",
 }
 
@@ -40,21 +43,28 @@ def render_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         "Something went wrong on our side. Tell us the request id.",
         {},
     )
+    headers: dict[str, str] = {}
     if isinstance(error, AppError):
         status, code, message, details = error.status, error.code, error.message, error.details
+        if "retry_after" in details:
+            request.scope["state"]["retry_after"] = details["retry_after"]
     elif isinstance(error, ValidationException):
         status, code, message = 400, "VALIDATION_ERROR", "The request is not valid."
         details = {"fields": _fields(error.extra)}
     elif isinstance(error, HTTPException) and error.status_code < 500:
         status, code = error.status_code, _CODES.get(error.status_code, "VALIDATION_ERROR")
         message = "No such address." if status == 404 else str(error.detail)
+        headers = dict(error.headers or {})
     elif isinstance(error, DataError):
         # PostgreSQL refuses the value itself: NUL in a text, a number that is too large for its column.
         status, code, message = 422, "VALIDATION_ERROR", "The request holds a value that cannot be stored."
     if status >= 500:
         log.error("request_failed", path=request.url.path, code=code, exc_info=error)
     return Response(
-        envelope(code, message, details, request_id), status_code=status, media_type=MediaType.JSON
+        envelope(code, message, details, request_id),
+        status_code=status,
+        media_type=MediaType.JSON,
+        headers=headers,
     )
 
 

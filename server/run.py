@@ -68,11 +68,17 @@ class DataFolder:
         self.save()
 
     def save(self) -> None:
-        """Write what is remembered; whole or not at all."""
+        """Write what is remembered; whole or not at all, and on the disk before anything is sealed under what it holds."""
         fresh = self.path / "secrets.json.new"
         fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps(self.memory, indent=1))
+        with fresh.open("w") as file:
+            json.dump(self.memory, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(self.path / "secrets.json")
+        folder = os.open(self.path, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
     def port(self, name: str) -> int:
         """A free port, the same as last time where it is still free."""

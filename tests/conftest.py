@@ -19,7 +19,15 @@ from server.telemetry import configure_logging
 from storage.settings import StorageSettings
 from tests.sandbox.openai import OpenAISandbox
 from tests.sandbox.server import serve
-from tests.support.servers import TEMPLATE, Addresses, Servers, make_template, settings_for, start_servers
+from tests.support.servers import (
+    MASTER_KEYS,
+    TEMPLATE,
+    Addresses,
+    Servers,
+    make_template,
+    settings_for,
+    start_servers,
+)
 from tests.support.world import TestTenant, Visitor, make_tenant, make_visitor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,9 +46,15 @@ for name in (
     "DATABASE_URL",
     "DATABASE_APP_URL",
     "DATABASE_PLATFORM_URL",
+    "DATABASE_IDENTITY_URL",
+    "MASTER_KEY_FILE",
+    "MASTER_KMS",
+    "MAIL_URL",
+    "PUBLIC_URL",
 ):
     os.environ.pop(name, None)
 os.environ["MODEL_CACHE_DIR"] = str(MODELS)
+os.environ["MASTER_KEYS"] = MASTER_KEYS
 
 
 def pytest_configure(config: pytest.Config) -> None:

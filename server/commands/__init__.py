@@ -9,7 +9,7 @@ from typing import Any
 from server.telemetry import configure_logging
 
 
-def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each a line or two
+def dispatch(arguments: argparse.Namespace) -> int:  # noqa: C901  # a table of commands, each a line or two
     """Carry out the parsed command; returns the exit code."""
     configure_logging("WARNING", sys.stderr)  # the services below say what they want instead
     match arguments.command:
@@ -35,10 +35,11 @@ def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each
             _log_as_a_service()
             worker.main()
         case "migrate":
+            from server.deps import make_keyring_if_given
             from storage.migrate import migrate
             from storage.settings import StorageSettings
 
-            migrate(StorageSettings())
+            migrate(StorageSettings(), make_keyring_if_given())
         case "quarantine":
             from server.commands.quarantine import run_turn
 
@@ -60,6 +61,18 @@ def dispatch(arguments: argparse.Namespace) -> int:  # a table of commands, each
             from server.commands.chat import chat
 
             return chat(as_json=arguments.json)
+        case "keys":
+            from server.commands.keys import run
+
+            return _run(run(arguments))
+        case "audit":
+            from server.commands.audit import run
+
+            return _run(run(arguments))
+        case "users":
+            from server.commands.users import run
+
+            return _run(run(arguments))
         case "invariants":
             from server.commands.invariants import report
 

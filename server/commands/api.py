@@ -33,6 +33,7 @@ def serve(host: str, port: int, fd: int | None = None) -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
         server_header=False,
+        proxy_headers=False,  # server/protection/address.py decides whom to believe
     )
 
     async def run() -> None:

@@ -42,13 +42,14 @@ def adopt_environment() -> None:
     urls = derive_urls(
         postgres_url(memory["postgres_port"], memory["postgres_password"]), memory["secret_key"]
     )
+    if not any(os.environ.get(name) for name in ("MASTER_KEYS", "MASTER_KEY_FILE", "MASTER_KMS")):
+        os.environ["MASTER_KEYS"] = memory.get("master_keys", "")
     for name, value in {
         "SECRET_KEY": memory["secret_key"],
         "MODEL_CACHE_DIR": str(folder / "models"),
         "DATABASE_APP_URL": urls.app,
         "DATABASE_PLATFORM_URL": urls.platform,
         "DATABASE_IDENTITY_URL": urls.identity,
-        "MASTER_KEYS": memory.get("master_keys", ""),
         "REDIS_URL": f"redis://127.0.0.1:{memory.get('redis_port')}/0",
         "CHROMA_URL": f"http://127.0.0.1:{memory.get('chroma_port')}",
     }.items():

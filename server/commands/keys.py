@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from server.commands.environment import adopt_environment
+from server.deps import FILES_FOLDER
 from server.jobs.keys import KeyRotation
 from storage.crypto.keyring import Keyring
 from storage.crypto.kms import LocalKms, kms_from
@@ -20,25 +21,6 @@ from storage.files import FileStore
 from storage.repositories import directory, keys
 from storage.settings import StorageSettings
 from storage.tenancy import Database, TenantContext
-
-FILES_FOLDER = "files"  # in the data folder
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The part of the command line behind ``keys``."""
-    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser(
-        "status", help="which keys there are, and whether the master keys open them; else exit 1"
-    )
-    actions.add_parser(
-        "generate", help="make a master key (with MASTER_KMS=local:… it becomes the current one)"
-    )
-    actions.add_parser("rotate-master", help="wrap all tenants' keys under the current master key")
-    rotate = actions.add_parser("rotate-tenant", help="give a tenant a new key, or go on doing so")
-    rotate.add_argument("tenant", metavar="SLUG", help="short name of the tenant")
-    actions.add_parser("export-tombstones", help="all destroyed keys, a line of JSON each, to the output")
-    replay = actions.add_parser("replay-tombstones", help="after a restore: destroy again what was destroyed")
-    replay.add_argument("file", type=Path, metavar="FILE", help="destroyed-keys.jsonl, or an export")
 
 
 async def run(arguments: argparse.Namespace) -> int:

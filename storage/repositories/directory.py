@@ -76,22 +76,6 @@ async def tenant_by_slug(session: Session, slug: str) -> TenantInfo:
     return TenantInfo(row.id, row.slug, row.name, tuple(row.languages), row.time_zone, row.settings)
 
 
-async def add_tenant(session: Session, tenant: TenantInfo) -> None:
-    """Make a tenant; does nothing where the id is taken."""
-    await session.execute(
-        text("""
-        insert into tenants (id, slug, name, languages, time_zone) values (:id, :slug, :name, :languages, :zone) on conflict do nothing
-        """),
-        {
-            "id": tenant.id,
-            "slug": tenant.slug,
-            "name": tenant.name,
-            "languages": list(tenant.languages),
-            "zone": tenant.time_zone,
-        },
-    )
-
-
 async def ensure_widget(
     session: Session, settings: dict[str, Any], *, key: str, origins: Sequence[str]
 ) -> None:

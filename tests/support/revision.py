@@ -39,6 +39,5 @@ def main(message: str) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not sys.argv[1].strip():
-        print('usage: make revision MESSAGE="what it does"', file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit('usage: make revision MESSAGE="what it does"')
     raise SystemExit(main(sys.argv[1]))

@@ -2,6 +2,7 @@
 disk.
 """
 
+import base64
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from storage.settings import StorageSettings
 
 SECRET_KEY = "a secret for tests, as long as it has to be"
 PASSWORD = "only-for-tests"
+MASTER_KEYS = "test:" + base64.b64encode(b"a master key for tests, 32 bytes"[:32]).decode()
 TEMPLATE = "secretary_template"
 NO_DISK = ("fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=64MB")
 

@@ -16,7 +16,7 @@ from server.deps import Parts
 from server.mind import build_mind
 from server.worker import opened_inbox
 from storage.ids import new_id
-from storage.repositories import directory, threads
+from storage.repositories import accounts, directory, threads
 from storage.repositories.directory import ChannelRef, TenantInfo
 from storage.repositories.inbox import Received
 from storage.repositories.threads import Message
@@ -72,23 +72,33 @@ async def make_tenant(
     parts: Parts, slug: str, *, languages: Sequence[str] = ("en", "de"), origins: Sequence[str] = ("*",)
 ) -> TestTenant:
     """A tenant as the seed makes one, without documents."""
-    info = TenantInfo(new_id(), slug, slug.title(), tuple(languages), "Europe/Vienna")
-    async with parts.database.platform_session("test") as session:
-        await directory.add_tenant(session, info)
+    email = f"staff@{slug}.example"
+    async with parts.database.identity_session() as session:
+        tenant_id = await accounts.add_tenant(
+            session,
+            slug=slug,
+            name=slug.title(),
+            languages=languages,
+            time_zone="Europe/Vienna",
+            state="active",
+        )
+        assert tenant_id is not None
+        staff_id = await accounts.add(
+            session, email=email, name="Staff", password_hash=_HASH, language="en", verified=True
+        )
+        account = await accounts.by_email(session, email)
+        assert account is not None
+        assert staff_id is not None
+        await accounts.join(session, tenant_id, account, await accounts.role_id(session, tenant_id, "staff"))
+    info = TenantInfo(tenant_id, slug, slug.title(), tuple(languages), "Europe/Vienna")
     context = TenantContext(info.id, actor="user:test", scopes=frozenset(ALL_SCOPES))
-    staff_id, key, email = new_id(), f"pk_{uuid4().hex}", f"staff@{slug}.example"
+    key = f"pk_{uuid4().hex}"
     async with parts.database.tenant_session(context) as session:
         await session.execute(
             text("""
             insert into channels (id, kind, name, public_key, allowed_origins) values (:id, 'widget', 'Web site', :key, :origins)
             """),
             {"id": new_id(), "key": key, "origins": list(origins)},
-        )
-        await session.execute(
-            text(
-                "insert into users (id, email, name, password_hash, scopes) values (:id, :email, 'Staff', :hash, :scopes)"
-            ),
-            {"id": staff_id, "email": email, "hash": _HASH, "scopes": list(ALL_SCOPES)},
         )
     async with parts.database.platform_session("test") as session:
         channel = await directory.channel_by_key(session, key, "widget")

@@ -124,7 +124,7 @@ class AccountController(Controller):
             )
         )
 
-    @patch("/me", opt={"self": True}, status_code=204)
+    @patch("/profile", opt={"self": True}, status_code=204)
     async def change_profile(self, data: JSONBody[Profile], request: Request[Any, Any, Any]) -> None:
         """Change one's name or language."""
         identity, caller = identity_of(request), caller_of(request)
