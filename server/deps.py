@@ -11,7 +11,7 @@ from litestar.di import NamedDependency, Provide
 from ingest.pipeline import IngestPipeline
 from server.settings import ServerSettings
 from storage.crypto.keyring import Keyring
-from storage.crypto.masters import masters_from
+from storage.crypto.masters import masters_from, verify_masters
 from storage.crypto.settings import CryptoSettings
 from storage.errors import ConfigurationError
 from storage.files import FileStore
@@ -98,6 +98,17 @@ def build_parts(
         registry=load_registry(settings.enabled_plugins),
         files=FileStore(storage.data_dir / FILES_FOLDER),
     )
+
+
+async def require_keys(parts: Parts) -> None:
+    """At the start of a process: what is sealed can be opened. Nothing is changed.
+
+    Raises:
+        MasterKeyMissing, ConfigurationError: a master key is lost or wrong.
+    """
+    assert parts.database.keyring is not None
+    async with parts.database.platform_session("start: one key of each master in use is tried") as session:
+        await verify_masters(session, parts.database.keyring.masters)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,13 +22,19 @@ from graphs.checkpoints import make_checkpoint_pool
 from graphs.context import Mind
 from graphs.runner import ConversationRunner
 from server.channels.senders import senders
-from server.deps import Parts, opened_parts
+from server.deps import Parts, opened_parts, require_keys
+from server.jobs.anchors import anchor_all
 from server.jobs.desk import Desk
+from server.jobs.housekeeping import Chore, keep_house
 from server.jobs.inbox import InboxJob, Quarantine
 from server.jobs.ingest import IngestJob
+from server.jobs.keys import KeyRotation
+from server.jobs.mail import MailJob
 from server.jobs.outbox import OutboxJob
 from server.jobs.quarantine import run_in_quarantine
 from server.jobs.sweep import sweep_forever
+from server.mail.settings import MailSettings
+from server.mail.transport import make_transport
 from server.mind import build_mind
 from storage.queue import QUEUE_NAME, deserialize_job, make_arq, serialize_job, take_now
 from storage.redis import end_tasks
@@ -35,6 +42,7 @@ from storage.redis import end_tasks
 log = structlog.get_logger(__name__)
 
 POLL_DELAY = 0.02
+HOUR = 3600.0
 GRACE_SECONDS = 25.0
 
 
@@ -68,6 +76,7 @@ async def run_worker() -> None:
         opened_parts("worker") as parts,
         opened_inbox(parts, build_mind(parts), run_in_quarantine) as (inbox, outbox),
     ):
+        await require_keys(parts)
         desk = Desk(inbox, outbox, IngestJob(parts.intake), max_turns=parts.settings.max_turns)
         await parts.resources.embedder.embed_query(
             "warm up"
@@ -76,6 +85,8 @@ async def run_worker() -> None:
             asyncio.create_task(
                 sweep_forever(parts.database, desk, parts.settings.sweep_seconds), name="sweep"
             ),
+            asyncio.create_task(mail_job(parts).run(parts.settings.sweep_seconds), name="mails"),
+            asyncio.create_task(keep_house(chores(parts)), name="housekeeping"),
             asyncio.create_task(listen(parts.storage.redis_url or "", desk), name="wake-ups"),
             asyncio.create_task(
                 take_now(parts.storage.redis_url or "", desk.drain_inbox), name="fresh messages"
@@ -88,6 +99,33 @@ async def run_worker() -> None:
         log.info("worker_stops")
         await end_tasks(beside)
         await desk.aclose(GRACE_SECONDS)
+
+
+def mail_job(parts: Parts) -> MailJob:
+    """Sends mails as MAIL_URL says; without one they become files in the data folder.
+
+    Raises:
+        ConfigurationError: MAIL_URL is no address of a mail server, or production without one.
+    """
+    settings = MailSettings()
+    url = (
+        settings.mail_url.get_secret_value()
+        if settings.mail_url
+        else f"file:{parts.storage.data_dir / 'mail'}"
+    )
+    transport = make_transport(url, production=parts.settings.env == "production")
+    return MailJob(parts.database, transport, settings.mail_from)
+
+
+def chores(parts: Parts) -> list[Chore]:
+    """What this worker does beside its work."""
+    assert parts.database.keyring is not None
+    keys = KeyRotation(parts.database, parts.database.keyring, parts.files)
+    return [
+        Chore("audit anchors", HOUR, partial(anchor_all, parts.database, parts.storage.data_dir)),
+        Chore("keys of finished rotations", HOUR, keys.finish_all),
+        Chore("left-over temporary files", HOUR, partial(parts.files.clear_temporary, 86_400)),
+    ]
 
 
 async def listen(redis_url: str, desk: Desk) -> None:

@@ -1,5 +1,7 @@
 """The REST API, but for what tool domains bring along (tools/<domain>/api.py)."""
 
+from server.api.admin import AdminController, ImpersonationController
+from server.api.audit import AuditController
 from server.api.auth import CONTROLLERS as AUTH
 from server.api.docs import DocsController
 from server.api.health import HealthController
@@ -11,5 +13,8 @@ CONTROLLERS: tuple[type, ...] = (
     ThreadController,
     MessageController,
     DeadLetterController,
+    AuditController,
+    AdminController,
+    ImpersonationController,
     DocsController,
 )

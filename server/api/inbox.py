@@ -34,11 +34,13 @@ class Thread(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
+    """``text`` is null where the person was erased."""
+
     id: UUID
     thread_id: UUID
     direction: str
     seq: int
-    text: str
+    text: str | None
     state: str
     agent: str | None
     language: str | None
@@ -156,12 +158,18 @@ class MessageController(Controller):
         return msgspec.convert(vars(found), Message)
 
     @get("/{message_id:uuid}/trace", opt={"scopes": ["inbox:read"]})
-    async def get_trace(self, message_id: FromPath[UUID], session: NamedDependency[Session]) -> Trace:
+    async def get_trace(
+        self,
+        message_id: FromPath[UUID],
+        session: NamedDependency[Session],
+        context: NamedDependency[TenantContext],
+    ) -> Trace:
         """What happened inside the turn that answered this message, or of which it is the answer: every step,
         as the model saw it.
         """
         message = await threads.message(session, message_id)
         steps = await turns.load_steps(session, message.turn_id) if message.turn_id else []
+        await audit.record(session, context, "message.trace_read", "message", message_id)
         return Trace(
             message.id,
             message.turn_id,

@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from storage.errors import Forbidden, Unauthenticated
-from storage.permissions import SECOND_FACTOR_ROLES
+from storage.permissions import PLATFORM_PERMISSIONS, SECOND_FACTOR_ROLES
 from storage.repositories.members import KeyStanding
 from storage.repositories.sessions import Standing
 from storage.tenancy import PLATFORM_TENANT, TenantContext
@@ -84,10 +84,19 @@ def of_session(standing: Standing, via: Via, request_id: str | None, now: dateti
         tenant_id=standing.tenant_id or PLATFORM_TENANT,
         actor=f"{'operator' if impersonating else 'user'}:{standing.account_id}",
         request_id=request_id,
-        scopes=frozenset() if reason else frozenset(standing.permissions),
+        scopes=frozenset() if reason else _within(standing),
         reason=standing.reason if impersonating else None,
     )
     return Caller(context, via, standing.account_id, standing.session_id, None, standing, reason)
+
+
+def _within(standing: Standing) -> frozenset[str]:
+    """The role's permissions; those of the platform count in the platform's own tenant only, whatever a role's row says."""
+    return frozenset(
+        name
+        for name in standing.permissions
+        if (name in PLATFORM_PERMISSIONS) == (standing.tenant_id == PLATFORM_TENANT)
+    )
 
 
 def _reason(standing: Standing) -> str | None:

@@ -6,7 +6,7 @@ import socket
 import uvicorn
 
 from server.app import create_app
-from server.deps import build_parts
+from server.deps import build_parts, require_keys
 from server.settings import ServerSettings
 from server.telemetry import configure_logging
 
@@ -38,6 +38,7 @@ def serve(host: str, port: int, fd: int | None = None) -> None:
 
     async def run() -> None:
         try:
+            await require_keys(parts)
             await uvicorn.Server(config).serve(sockets=[socket.socket(fileno=fd)] if fd is not None else None)
         finally:
             await parts.aclose()

@@ -40,9 +40,22 @@ _MEMBER = """
 _KEY = "id, service_account_id, name, prefix, scopes, allowed_networks, created_at, expires_at, last_used_at, replaces, revoked_at"
 
 
-async def list_members(session: Session) -> list[dict[str, Any]]:
-    rows = await session.execute(text(_MEMBER + " order by m.created_at, m.id"))
+async def list_members(session: Session, *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
+    """Members in the order of their ids, which is that in which they came."""
+    rows = await session.execute(
+        text(_MEMBER + " where (cast(:after as uuid) is null or m.id > :after) order by m.id limit :limit"),
+        {"after": after, "limit": limit},
+    )
     return [dict(row._mapping) for row in rows]
+
+
+async def is_member(session: Session, email: str) -> bool:
+    """Whether somebody with this (folded) address is a member, active or not."""
+    return bool(
+        await session.scalar(
+            text("select exists (select from members where email = :email)"), {"email": email}
+        )
+    )
 
 
 async def member(session: Session, member_id: UUID, *, lock: bool = False) -> dict[str, Any]:
@@ -168,6 +181,8 @@ async def remove_role(session: Session, role_id: UUID) -> None:
     Raises:
         Conflict: somebody has it.
     """
+    # Whoever is just being given the role is waited for; whoever comes later finds it gone.
+    await session.execute(text("select id from roles where id = :id for update"), {"id": role_id})
     if await session.scalar(text("select exists (select from members where role_id = :id)"), {"id": role_id}):
         raise Conflict("Somebody has this role. Give them another one first.")
     await session.execute(text("delete from roles where id = :id and not system"), {"id": role_id})

@@ -12,16 +12,25 @@ from sqlalchemy import text
 
 from graphs.checkpoints import TenantSaver, make_checkpoint_pool
 from server.deps import Parts
+from storage.base import TenantTable
+from storage.crypto.cipher import Subject
 from storage.ids import new_id
 from storage.migrate import CHECKPOINT_TABLES
 from storage.models.all import Base
-from storage.repositories import inbox, outbox
+from storage.repositories import idempotency, inbox, members, outbox
+from storage.sql import Session
 from tests.sandbox.openai import OpenAISandbox, Reply, ToolCall
 from tests.support.world import TestTenant, Visitor, answering, make_tenant, make_visitor
 from tools.crm import service as crm
 
 ROUTED = json.dumps({"agent": "sales", "confidence": 0.9, "language": "en"})
-TENANT_TABLES = sorted(name for name in Base.metadata.tables if name != "tenants")
+TENANT_TABLES = sorted(
+    str(mapper.local_table.name)  # type: ignore[attr-defined]  # a mapped table has a name
+    for mapper in Base.registry.mappers
+    if issubclass(mapper.class_, TenantTable)
+)
+# Of no tenant: only the role that signs people in reaches them.
+IDENTITY_TABLES = sorted(name for name in Base.metadata.tables if name not in (*TENANT_TABLES, "tenants"))
 Row = dict[str, Any]
 
 
@@ -78,13 +87,22 @@ async def fill(parts: Parts, sandbox: OpenAISandbox, admin: psycopg.Connection[A
         (contact_id,) = await session.scalars(text("select id from contacts"))
         await crm.add_note(session, contact_id, tenant.context.actor, f"likes {canary}")
         # No channel takes files in yet: this table has no code of its own.
+        attachment, subject = new_id(), Subject.thread(second.thread_id)
         await session.execute(
             text("""
-            insert into attachments (id, message_id, filename, content_type, size, sha256, path)
-            values (:id, :message, :name, 'text/plain', 1, 'x', 'x')
+            insert into attachments (id, message_id, filename, content_type, size, sha256)
+            values (:id, :message, :name, 'text/plain', 1, 'x')
             """),
-            {"id": new_id(), "message": message.message_id, "name": f"{canary}.txt"},
+            {
+                "id": attachment,
+                "message": message.message_id,
+                "name": await session.cipher.seal(
+                    "attachments.filename", attachment, subject, f"{canary}.txt"
+                ),
+            },
         )
+        await _fill_identity(session, contact_id)
+        await idempotency.begin(session, tenant.context.actor, canary, "00")
     await _leave_a_pending_write(parts, tenant, visitor.thread_id)
     body = f"# The {canary}\n\nThe {canary} costs 480 euros and is ready on Monday.\n"
     document_id = await parts.intake.accept(tenant.context, body.encode(), f"{canary}.md")
@@ -93,12 +111,53 @@ async def fill(parts: Parts, sandbox: OpenAISandbox, admin: psycopg.Connection[A
     return FullTenant(tenant, canary, email, visitor, document_id, ids)
 
 
+async def _fill_identity(session: Session, contact_id: UUID) -> None:
+    """A row in each table of keys, consents and requests, as plain as they can be: the tests are about whose they are."""
+    service = await members.add_service_account(session, "Shop", ["crm:read"])
+    await members.add_key(
+        session,
+        service,
+        name="first",
+        prefix=uuid4().hex[:8],
+        key_hash=b"x",
+        scopes=["crm:read"],
+        allowed_networks=[],
+        expires_at=None,
+    )
+    for table, columns, values in (
+        ("consents", "purpose, basis, state, source", "'news', 'consent', 'granted', 'test'"),
+        (
+            "privacy_requests",
+            "kind, requested_by, reason, state",
+            "'export', 'user:test', 'asked for', 'done'",
+        ),
+    ):
+        await session.execute(
+            text(f"insert into {table} (id, contact_id, {columns}) values (:id, :contact, {values})"),
+            {"id": new_id(), "contact": contact_id},
+        )
+    connection = new_id()
+    await session.execute(
+        text(
+            "insert into sso_connections (id, issuer, client_id, client_secret) values (:id, 'https://idp.example', 'c', :secret)"
+        ),
+        {
+            "id": connection,
+            "secret": await session.cipher.seal(
+                "sso_connections.client_secret", connection, Subject.tenant(), "s"
+            ),
+        },
+    )
+
+
 async def _leave_a_pending_write(parts: Parts, tenant: TestTenant, thread_id: UUID) -> None:
     """A turn that ends well leaves none behind; one that waits for an approval does."""
     pool = make_checkpoint_pool(parts.storage.role_urls().app, size=2)
     await pool.open()
     try:
-        saver = TenantSaver(pool, tenant.info.id)
+        async with parts.database.tenant_session(tenant.context) as session:
+            sealer = await session.cipher.local(Subject.thread(thread_id))
+        saver = TenantSaver(pool, tenant.info.id, thread_id, sealer)
         found = await saver.aget_tuple(
             {"configurable": {"thread_id": tenant.context.checkpoint_thread(thread_id)}}
         )

@@ -17,6 +17,7 @@ from agents.toolbox import VaultPrivacy
 from graphs.checkpoints import Pool, TenantSaver, make_checkpoint_pool
 from graphs.runner import AGENT_SCOPES
 from server.channels.widget.send import room
+from storage.crypto.cipher import Subject
 from storage.errors import UpstreamUnavailable
 from storage.journal import TurnJournal
 from storage.placeholders import Vault
@@ -190,10 +191,17 @@ async def pool(world: TwoTenants) -> AsyncIterator[Pool]:
     await opened.close()
 
 
+async def saver_of(world: TwoTenants, pool: Pool, full: FullTenant) -> TenantSaver:
+    """The checkpoints of a tenant's visitor, with their own key."""
+    async with world.parts.database.tenant_session(full.tenant.context) as session:
+        sealer = await session.cipher.local(Subject.thread(full.visitor.thread_id))
+    return TenantSaver(pool, full.tenant.info.id, full.visitor.thread_id, sealer)
+
+
 async def test_a_checkpoint_is_read_and_written_by_its_tenant_only(world: TwoTenants, pool: Pool) -> None:
     mine = world.a.tenant.context.checkpoint_thread(world.a.visitor.thread_id)
     config: Any = {"configurable": {"thread_id": mine, "checkpoint_ns": ""}}
-    owner, other = TenantSaver(pool, world.a.tenant.info.id), TenantSaver(pool, world.b.tenant.info.id)
+    owner, other = await saver_of(world, pool, world.a), await saver_of(world, pool, world.b)
     before = snapshot(world.admin, world.a.tenant.info.id)
     kept = await owner.aget_tuple(config)
     assert kept is not None
@@ -214,7 +222,8 @@ async def test_a_checkpoint_is_read_and_written_by_its_tenant_only(world: TwoTen
 
 
 async def test_the_pool_keeps_no_tenant(world: TwoTenants, pool: Pool) -> None:
-    await TenantSaver(pool, world.a.tenant.info.id).aget_tuple({"configurable": {"thread_id": "x"}})
+    saver = await saver_of(world, pool, world.a)
+    await saver.aget_tuple({"configurable": {"thread_id": "x"}})
     async with pool.connection() as connection:
         row = await (await connection.execute("select count(*) as seen from checkpoints")).fetchone()
     assert row == {"seen": 0}

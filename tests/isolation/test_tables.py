@@ -12,11 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from storage.migrate import CHECKPOINT_TABLES
 from storage.models.all import Base
 from storage.roles import libpq_url
+from tests.isolation.catalogue import APPEND_ONLY
 from tests.isolation.conftest import TwoTenants
 from tests.isolation.full import TENANT_TABLES, FullTenant, rows_of, snapshot
 
 ALL_TABLES = [*TENANT_TABLES, *CHECKPOINT_TABLES]
-APPEND_ONLY = ("audit_log", "turn_steps")
 COMPOSITE_KEYS = [
     pytest.param(
         table.name,

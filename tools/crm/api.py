@@ -27,11 +27,14 @@ class ContactController(Controller):
     async def list_contacts(
         self,
         session: NamedDependency[Session],
+        context: NamedDependency[TenantContext],
         limit: FromQuery[Limit] = 50,
         before: FromQuery[datetime | None] = None,
     ) -> list[Contact]:
         """Contacts, newest first. ``before`` is the ``created_at`` of the last one of the page before."""
-        return msgspec.convert(await repository.list_contacts(session, limit, before), list[Contact])
+        found = await repository.list_contacts(session, limit, before)
+        await _read(session, context, "contact", [row["id"] for row in found])
+        return msgspec.convert(found, list[Contact])
 
     @post(opt={"scopes": ["crm:write"]})
     async def create_contact(
@@ -46,19 +49,32 @@ class ContactController(Controller):
         return msgspec.convert(await repository.contact_by_id(session, contact_id), Contact)
 
     @get("/{contact_id:uuid}", opt={"scopes": ["crm:read"]})
-    async def get_contact(self, contact_id: FromPath[UUID], session: NamedDependency[Session]) -> Contact:
+    async def get_contact(
+        self,
+        contact_id: FromPath[UUID],
+        session: NamedDependency[Session],
+        context: NamedDependency[TenantContext],
+    ) -> Contact:
         """One contact."""
         found = await repository.contact_by_id(session, contact_id)
         if found is None:
             raise NotFound("No such contact.")
+        await audit.record(session, context, "contact.read", "contact", contact_id)
         return msgspec.convert(found, Contact)
 
     @get("/{contact_id:uuid}/notes", opt={"scopes": ["crm:read"]})
-    async def list_notes(self, contact_id: FromPath[UUID], session: NamedDependency[Session]) -> list[Note]:
+    async def list_notes(
+        self,
+        contact_id: FromPath[UUID],
+        session: NamedDependency[Session],
+        context: NamedDependency[TenantContext],
+    ) -> list[Note]:
         """Notes on a contact, newest first."""
         if await repository.contact_by_id(session, contact_id) is None:
             raise NotFound("No such contact.")
-        return msgspec.convert(await repository.list_notes(session, contact_id), list[Note])
+        found = await repository.list_notes(session, contact_id)
+        await audit.record(session, context, "contact.notes_read", "contact", contact_id, count=len(found))
+        return msgspec.convert(found, list[Note])
 
     @post("/{contact_id:uuid}/notes", opt={"scopes": ["crm:write"]})
     async def add_note(
@@ -83,11 +99,14 @@ class LeadController(Controller):
     async def list_leads(
         self,
         session: NamedDependency[Session],
+        context: NamedDependency[TenantContext],
         limit: FromQuery[Limit] = 50,
         before: FromQuery[datetime | None] = None,
     ) -> list[Lead]:
         """Leads, newest first."""
-        return msgspec.convert(await repository.list_leads(session, limit, before), list[Lead])
+        found = await repository.list_leads(session, limit, before)
+        await _read(session, context, "lead", [row["id"] for row in found])
+        return msgspec.convert(found, list[Lead])
 
     @post(opt={"scopes": ["crm:write"]})
     async def create_lead(
@@ -104,11 +123,17 @@ class LeadController(Controller):
         return msgspec.convert((await repository.list_leads(session, 1, None, lead_id))[0], Lead)
 
     @get("/{lead_id:uuid}", opt={"scopes": ["crm:read"]})
-    async def get_lead(self, lead_id: FromPath[UUID], session: NamedDependency[Session]) -> Lead:
+    async def get_lead(
+        self,
+        lead_id: FromPath[UUID],
+        session: NamedDependency[Session],
+        context: NamedDependency[TenantContext],
+    ) -> Lead:
         """One lead."""
         found = await repository.list_leads(session, 1, None, lead_id)
         if not found:
             raise NotFound("No such lead.")
+        await audit.record(session, context, "lead.read", "lead", lead_id)
         return msgspec.convert(found[0], Lead)
 
 
@@ -120,3 +145,11 @@ class PipelineController(Controller):
     async def list_pipelines(self, session: NamedDependency[Session]) -> list[Pipeline]:
         """Pipelines with their stages in order."""
         return msgspec.convert(await repository.list_pipelines(session), list[Pipeline])
+
+
+async def _read(session: Session, context: TenantContext, kind: str, ids: list[UUID]) -> None:
+    """One entry for a page of records; nothing was seen where there were none."""
+    if ids:
+        await audit.record(
+            session, context, f"{kind}.listed", kind, "page", ids=[str(ident) for ident in ids]
+        )

@@ -5,9 +5,13 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 from pydantic import Field
 
 from tools.sdk.fields import PII, PLAIN, ToolArgs, ToolOut
+
+Short = Annotated[str, Meta(max_length=320)]  # the longest e-mail address
+Long = Annotated[str, Meta(max_length=20_000)]
 
 
 class FindContactArgs(ToolArgs):
@@ -67,10 +71,10 @@ class NoteOut(ToolOut):
 class ContactIn(msgspec.Struct, forbid_unknown_fields=True):
     """A contact; at least one of e-mail and phone."""
 
-    email: str | None = None
-    phone: str | None = None
-    name: str | None = None
-    company: str | None = None
+    email: Short | None = None
+    phone: Short | None = None
+    name: Short | None = None
+    company: Short | None = None
 
 
 class Contact(msgspec.Struct):
@@ -85,23 +89,25 @@ class Contact(msgspec.Struct):
 
 class LeadIn(msgspec.Struct, forbid_unknown_fields=True):
     contact_id: UUID
-    title: str
-    summary: str | None = None
+    title: Short
+    summary: Long | None = None
 
 
 class Lead(msgspec.Struct):
+    """``title`` is null where the person was erased."""
+
     id: UUID
     contact_id: UUID
     stage_id: UUID
     stage: str
     thread_id: UUID | None
-    title: str
+    title: str | None
     summary: str | None
     created_at: datetime
 
 
 class NoteIn(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
+    text: Long
 
 
 class Note(msgspec.Struct):

@@ -108,6 +108,19 @@ def masked(value: Any, privacy: Privacy, kind: str | None = None) -> Any:
     return privacy.mask(text) if kind == "TEXT" else privacy.token(kind, text)
 
 
+def personal_fields(value: Any) -> list[str]:
+    """Names of the fields of a result that hold somebody's data; for the audit log."""
+    if isinstance(value, BaseModel):
+        found: list[str] = []
+        for field_name, field in type(value).model_fields.items():
+            inner, mark = getattr(value, field_name), mark_of(field)
+            found += [field_name] if mark and mark.kind and inner else personal_fields(inner)
+        return list(dict.fromkeys(found))
+    if isinstance(value, list | tuple):
+        return list(dict.fromkeys(one for item in value for one in personal_fields(item)))
+    return []
+
+
 def _holds_text(annotation: Any) -> bool:
     return annotation is str or any(_holds_text(argument) for argument in get_args(annotation))
 

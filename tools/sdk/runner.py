@@ -23,7 +23,7 @@ from storage.sql import Session
 from storage.tenancy import TenantContext
 from tools.sdk.context import Resources, ToolContext, shared
 from tools.sdk.errors import ToolError
-from tools.sdk.fields import Privacy, masked, restored
+from tools.sdk.fields import Privacy, masked, personal_fields, restored
 from tools.sdk.plugin import Tool
 from tools.sdk.registry import Registry
 
@@ -156,6 +156,18 @@ class ToolRunner:
             raise ToolError(
                 f"{tool.name} took longer than {tool.entry.timeout:.0f} s. Try once more or call a person."
             ) from error
+        if tool.entry.risk == "read" and (seen := personal_fields(out)):
+            # The model gets placeholders, but the tool has looked: that leaves its row like anybody's look.
+            async with session() as looking:
+                await audit.record(
+                    looking,
+                    self._tenant,
+                    f"{tool.name}.read",
+                    "thread",
+                    self._conversation.thread_id,
+                    turn=str(self._conversation.turn_id),
+                    fields=seen,
+                )
         result: dict[str, Any] = masked(out, self._privacy)
         if len(json.dumps(result, ensure_ascii=False)) > MAX_RESULT_CHARACTERS:
             raise ToolError(f"The result of {tool.name} is too long. Ask for less.")

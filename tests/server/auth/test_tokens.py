@@ -164,7 +164,7 @@ def forgeries() -> dict[str, str]:
         "an e-mail token's kind": signed(claims(), typ="mail+jwt"),
         "no kind": signed(claims(), typ=None),
         "the plain kind": signed(claims(), typ="JWT"),
-        "opaque": new_opaque("ref").clear,
+        "opaque": "ref_" + "A" * 43,
         "empty": "",
         "dots": "..",
         "not ASCII": "ü.ü.ü",

@@ -69,6 +69,7 @@ async def test_another_key_of_the_same_id_is_found_out() -> None:
         (f"{NEW},{NEW}", "is given twice"),
         (",", "No master key is given"),
     ],
+    ids=["nothing", "no colon", "a blank in an id", "not base64", "too short", "twice", "empty entries"],
 )
 def test_wrong_entries_are_named_and_not_repeated(
     entries: str, says: str, monkeypatch: pytest.MonkeyPatch
