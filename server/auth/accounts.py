@@ -11,6 +11,7 @@ from uuid import UUID
 from server.auth.caller import Caller
 from server.auth.identity import INVITATION_LIFE, RESET_LIFE, VERIFY_LIFE, Identity, Where
 from server.auth.lockout import TooManyAttempts
+from server.auth.passwords import Busy
 from server.auth.tokens import opaque_digest
 from storage.errors import Conflict, Forbidden, Unauthenticated, ValidationFailed
 from storage.permissions import OWNER
@@ -40,9 +41,11 @@ async def sign_up(
     Raises:
         Forbidden: this installation takes nobody in.
         ValidationFailed: the password is not good enough.
+        TooManyAttempts: too many mails were asked for.
     """
     if not identity.settings.sign_up:
         raise Forbidden("New businesses cannot be opened here. Ask the operator.")
+    await _count_mail(identity, email, where)
     await identity.require_good_password(password, [email, name, business], where)
     hashed = await identity.passwords.hash(password, where.ip)  # also for known people: it takes as long
     async with identity.database.identity_session() as session:
@@ -52,7 +55,7 @@ async def sign_up(
         account = await accounts.by_email(session, email)
         assert account is not None
         if created is None:
-            await _send_known(identity, session, account, where)
+            await _send_reset(identity, session, account, where)
             return
         tenant_id = await _add_tenant(session, business, language, time_zone)
         owner = await accounts.role_id(session, tenant_id, OWNER)
@@ -99,6 +102,11 @@ async def _send_verification(identity: Identity, session: Session, account: Acco
 
 
 async def _send_reset(identity: Identity, session: Session, account: Account, where: Where) -> None:
+    """The one link for everybody whose address has an account, also where it is not verified yet: whoever opened it with that address
+    chose its password, and need not be the one who reads the mail. The link verifies the address too.
+    """
+    if account.state != "active":
+        return
     await identity.send_link(
         session,
         "reset_password",
@@ -109,14 +117,6 @@ async def _send_reset(identity: Identity, session: Session, account: Account, wh
         language=account.language,
         values={"name": account.name},
     )
-
-
-async def _send_known(identity: Identity, session: Session, account: Account, where: Where) -> None:
-    """Somebody opened an account for an address that has one: its owner gets the link that helps."""
-    if account.email_verified_at is None:
-        await _send_verification(identity, session, account, where)
-    else:
-        await _send_reset(identity, session, account, where)
 
 
 async def verify_email(identity: Identity, token: str, where: Where) -> None:
@@ -143,7 +143,20 @@ async def verify_email(identity: Identity, token: str, where: Where) -> None:
 
 
 async def request_link(identity: Identity, email: str, where: Where) -> None:
-    """Send the link that gets somebody back in: to reset the password, or first to verify the address. Nothing for unknown people.
+    """Send the link that gets somebody back in: it sets a password, and verifies the address. Nothing for unknown people.
+
+    Raises:
+        TooManyAttempts: too many were asked for.
+    """
+    await _count_mail(identity, email, where)
+    async with identity.database.identity_session() as session:
+        account = await accounts.by_email(session, email)
+        if account is not None:
+            await _send_reset(identity, session, account, where)
+
+
+async def _count_mail(identity: Identity, email: str, where: Where) -> None:
+    """A mailbox must not be flooded: each request for a mail counts like a failed attempt.
 
     Raises:
         TooManyAttempts: too many were asked for.
@@ -151,11 +164,7 @@ async def request_link(identity: Identity, email: str, where: Where) -> None:
     key = identity.guard.account_key("reset", email)
     if delay := await identity.guard.before(key, where.ip):
         raise TooManyAttempts(delay.seconds)
-    async with identity.database.identity_session() as session:
-        account = await accounts.by_email(session, email)
-        if account is not None and account.state == "active":
-            await _send_known(identity, session, account, where)
-    await identity.guard.failed(key, where.ip)  # each request counts: a mailbox must not be flooded
+    await identity.guard.failed(key, where.ip)
 
 
 async def reset_password(identity: Identity, token: str, password: str, where: Where) -> None:
@@ -178,7 +187,7 @@ async def reset_password(identity: Identity, token: str, password: str, where: W
         await accounts.set_password(session, account.id, hashed, end_proofs=True)
         await accounts.verify_email(session, account.id)
         await accounts.activate_pending(session, account.id)
-        await sessions.drop_one_time(session, account.id, "reset_password")
+        await _drop_tokens(session, account.id)
         await sessions.revoke_all(session, account.id, "password reset")
         await _password_changed(identity, session, account, "password.reset", where)
     identity.principals.forget_account(account.id)
@@ -199,7 +208,12 @@ async def change_password(identity: Identity, caller: Caller, current: str, new:
     key = identity.guard.account_key(account.email)
     if delay := await identity.guard.before(key, where.ip, where.device_cookie):
         raise TooManyAttempts(delay.seconds)
-    if not await identity.passwords.verify(account.password_hash, current, where.ip):
+    try:
+        right = await identity.passwords.verify(account.password_hash, current, where.ip)
+    except Busy:
+        await identity.guard.withdrawn(key, where.ip, where.device_cookie)
+        raise
+    if not right:
         await identity.guard.failed(key, where.ip, where.device_cookie)
         raise Unauthenticated("The current password is wrong.")
     await identity.guard.succeeded(key, where.ip, where.device_cookie)
@@ -208,9 +222,15 @@ async def change_password(identity: Identity, caller: Caller, current: str, new:
     async with identity.database.identity_session() as session:
         await accounts.set_password(session, account.id, hashed, end_proofs=False)
         await sessions.revoke_all(session, account.id, "password changed", but=caller.session_id)
-        await sessions.drop_one_time(session, account.id, "reset_password")
+        await _drop_tokens(session, account.id)
         await _password_changed(identity, session, account, "password.changed", where)
     identity.principals.forget_account(account.id)
+
+
+async def _drop_tokens(session: Session, account_id: UUID) -> None:
+    """With the old password end links to set another one, and sign-ins that have shown it and wait for the second factor."""
+    for purpose in ("reset_password", "second_factor"):
+        await sessions.drop_one_time(session, account_id, purpose)
 
 
 async def _password_changed(
@@ -258,7 +278,8 @@ async def accept_invitation(
     """Become a member; opens an account where the address has none. Returns the business's short name.
 
     The link came by mail, so the address is the person's. Whoever has an account already needs no password here, and
-    none is changed.
+    none is changed; but where its address was never verified anybody may have opened it, so that one is taken over with a new
+    name and password, and whatever was set up in it ends.
 
     Raises:
         ValidationFailed: expired or used; name or password is missing or not good enough (the link then stays good).
@@ -271,7 +292,7 @@ async def accept_invitation(
         email = found.payload["email"]
         account = await accounts.by_email(session, email)
     hashed: str | None = None
-    if account is None:
+    if account is None or account.email_verified_at is None:
         if not name or not password:
             raise ValidationFailed(
                 "Choose a name and a password.", fields=[{"field": "password", "message": "missing"}]
@@ -287,6 +308,9 @@ async def accept_invitation(
             )
             account = await accounts.by_email(session, email)
             assert account is not None
+        elif hashed is not None:
+            await _take_over(session, account.id, name or "", hashed)
+            account = await accounts.by_id(session, account.id)
         await accounts.verify_email(session, account.id)
         await accounts.join(session, found.tenant_id, account, UUID(found.payload["role_id"]))
         await identity.record(
@@ -297,10 +321,18 @@ async def accept_invitation(
             tenant_id=found.tenant_id,
             invited_by=found.payload["by"],
         )
-        slug = next(
-            one.slug
-            for one in await accounts.memberships(session, account.id)
-            if one.tenant_id == found.tenant_id
-        )
+        slugs = {one.tenant_id: one.slug for one in await accounts.memberships(session, account.id)}
+        if found.tenant_id not in slugs:  # the role was removed meanwhile
+            raise ValidationFailed(_EXPIRED, field="token")
+        slug = slugs[found.tenant_id]
     identity.principals.forget_account(account.id)
     return slug
+
+
+async def _take_over(session: Session, account_id: UUID, name: str, password_hash: str) -> None:
+    """Make an account, whose address nobody had verified, the one of whoever reads that address's mail."""
+    await accounts.set_profile(session, account_id, name, None)
+    await accounts.set_password(session, account_id, password_hash, end_proofs=True)
+    await _drop_tokens(session, account_id)
+    await sessions.drop_one_time(session, account_id, "verify_email")
+    await sessions.revoke_all(session, account_id, "taken over by the address's owner")

@@ -267,6 +267,8 @@ async def remove_passkey(identity: Identity, caller: Caller, passkey_id: UUID, w
     async with identity.database.identity_session() as session:
         await accounts.remove_passkey(session, caller.account_id, passkey_id)
         account = await accounts.by_id(session, caller.account_id)
+        if not account.has_second_factor:
+            await accounts.replace_recovery_codes(session, account.id, [])  # they stand in for nothing now
         await _changed(identity, session, account, "a passkey was removed", "passkey.removed", where)
     identity.principals.forget_account(account.id)
 

@@ -73,6 +73,10 @@ async def require_rights(connection: ASGIConnection[Any, Any, Any, Any], handler
         raise Forbidden("This address is not open to anybody.")
     found = await authenticate(connection)
     caller, context = found.caller, found.caller.context
+    state = connection.scope["state"]
+    if found.new_cookie is not None:
+        # Before anything can refuse the request: a browser that is not told its new cookie is signed out by that.
+        state.setdefault("set_cookies", []).append(session_cookie(found.new_cookie))
     structlog.contextvars.bind_contextvars(tenant_id=str(context.tenant_id), actor=context.actor)
     if caller.via == "cookie":
         _refuse_forged(connection)
@@ -92,10 +96,7 @@ async def require_rights(connection: ASGIConnection[Any, Any, Any, Any], handler
         raise Forbidden("This is for people, not for API keys.")
     if opt.get("step_up") and not caller.fresh(datetime.now(UTC)):
         raise Forbidden("Prove first that it is you: POST /api/v1/auth/step-up.", reason="step_up")
-    state = connection.scope["state"]
     state["caller"], state["context"] = caller, context
-    if found.new_cookie is not None:
-        state.setdefault("set_cookies", []).append(session_cookie(found.new_cookie))
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Found:

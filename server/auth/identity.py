@@ -41,6 +41,7 @@ class Where:
         user_agent: the header.
         device_cookie: proves that somebody signed in here before.
         base_url: of this installation, for links in mails.
+        session_cookie: which a new sign-in of this browser takes the place of.
     """
 
     ip: str
@@ -48,6 +49,7 @@ class Where:
     device_cookie: str | None
     base_url: str
     request_id: str | None
+    session_cookie: str | None = None
 
     @property
     def device(self) -> str:

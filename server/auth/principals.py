@@ -20,7 +20,7 @@ from storage.repositories import members, sessions
 from storage.repositories.members import KeyStanding
 from storage.repositories.sessions import Standing
 from storage.sql import Session
-from storage.tenancy import Database
+from storage.tenancy import PLATFORM_TENANT, Database
 
 MEMORY_SECONDS = 10.0
 MEMORY_SIZE = 20_000
@@ -87,7 +87,7 @@ class Principals:
             or standing.account_id != claims.account_id
             or standing.account_security != claims.security_version
             # A token of before the person switched to another business speaks for neither.
-            or standing.tenant_id != claims.tenant_id
+            or (standing.tenant_id or PLATFORM_TENANT) != claims.tenant_id
         ):
             raise Unauthenticated("The access token is not valid any more. Sign in again.")
         return Found(caller.of_session(standing, "token", request_id, self._now(standing)))

@@ -19,6 +19,10 @@ FOR_PEOPLE = frozenset(
 )
 
 
+FEDERATED = "fed"
+"""In ``amr`` (not of RFC 8176): a business's identity provider said who it is."""
+
+
 def require_own(caller: Caller) -> None:
     """Only a person who belongs to the business itself.
 
@@ -29,6 +33,17 @@ def require_own(caller: Caller) -> None:
         raise Forbidden("This is for people, not for API keys.")
     if caller.standing.impersonation_id is not None:
         raise Forbidden("Operators may not change who may do what in a business.", reason="impersonation")
+
+
+def require_own_proof(caller: Caller) -> None:
+    """Only a person who signed in with their account's own password. A business's provider speaks for that business: whoever runs
+    it could else, as anybody who is linked with it, act in other businesses or change the person's account.
+
+    Raises:
+        Forbidden: single sign-on opened the session.
+    """
+    if caller.standing is not None and FEDERATED in caller.standing.amr:
+        raise Forbidden("Sign in with your own password for this.", reason="federated")
 
 
 def require_fresh(caller: Caller) -> None:

@@ -1,5 +1,6 @@
 """Signing in: password, second factor, sessions, tokens. No HTTP: the controllers in server/api/auth.py speak that."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -81,9 +82,10 @@ async def by_password(
             "Verify your e-mail address first. The link is in the mail that we sent.", reason="email"
         )
     if account.password_hash and identity.passwords.needs_rehash(account.password_hash):
-        fresh = await identity.passwords.hash(password, where.ip)
-        async with identity.database.identity_session() as session:
-            await accounts.set_password(session, account.id, fresh, end_proofs=False)
+        with suppress(Busy):  # at the next sign-in then
+            fresh = await identity.passwords.hash(password, where.ip)
+            async with identity.database.identity_session() as session:
+                await accounts.set_password(session, account.id, fresh, end_proofs=False)
     async with identity.database.identity_session() as session:
         if account.has_second_factor:
             return await challenge(identity, session, account, ["pwd"], tenant, kind, where)
@@ -173,6 +175,8 @@ async def open_session(
     """
     chosen = _choose(await accounts.memberships(session, account.id), tenant)
     cookie = new_opaque(SESSION_PREFIX) if kind == "browser" else None
+    if cookie is not None and where.session_cookie is not None:
+        await _end_replaced(identity, session, where.session_cookie, where)
     place = await identity.place(where)
     known = await sessions.known_device(session, account.id, where.device, place)
     settings = identity.settings
@@ -220,6 +224,15 @@ async def open_session(
         refresh_token=refresh.clear,
         device_cookie=device,
     )
+
+
+async def _end_replaced(identity: Identity, session: Session, shown: str, where: Where) -> None:
+    """The session whose cookie is about to be overwritten: nobody could sign out of it any more (ASVS 7.2.4)."""
+    digest = opaque_digest(SESSION_PREFIX, shown)
+    old = await sessions.by_token(session, digest) if digest else None
+    if old is not None and await sessions.revoke(session, old.session_id, "signed in anew"):
+        await identity.record(session, old.account_id, "session.closed", where, sid=str(old.session_id))
+        identity.principals.forget(old.session_id)
 
 
 def _choose(memberships: list[Membership], tenant: str | None) -> Membership | None:
@@ -360,10 +373,15 @@ async def step_up(
     method: str | None = None
     async with identity.database.identity_session() as session:
         account = await accounts.by_id(session, caller.account_id)
-        if proof.password is not None and not account.has_second_factor:
+    if proof.password is not None and not account.has_second_factor:
+        try:  # no transaction is open meanwhile: others may be waiting for the hashing threads
             right = await identity.passwords.verify(account.password_hash, proof.password, where.ip)
-            method = "pwd" if right else None
-        else:
+        except Busy:
+            await identity.guard.withdrawn(account_key, where.ip, where.device_cookie)
+            raise
+        method = "pwd" if right else None
+    async with identity.database.identity_session() as session:
+        if proof.password is None:
             state: dict[str, Any] = {}
             if proof.challenge is not None:
                 digest = opaque_digest(factors.PASSKEY_PREFIX, proof.challenge)

@@ -14,7 +14,7 @@ from server.auth import iso
 from server.auth.accounts import LANGUAGES, slug_of
 from server.auth.caller import Caller
 from server.auth.identity import Identity, Where
-from server.auth.rights import require_own
+from server.auth.rights import require_own, require_own_proof
 from server.protection.cors import is_origin
 from storage.errors import Conflict, Forbidden, ValidationFailed
 from storage.outbound import check_url
@@ -25,6 +25,8 @@ from storage.repositories.tenants import TenantRecord
 from storage.sql import Session
 
 MAX_OWNED = 20
+RESERVED = frozenset({"callback", "identities", "link", "platform"})
+"""No business's short name: /api/v1/auth/sso/ has addresses of these names."""
 MIN_AUDIT_DAYS = 30
 """storage/migrations/audit_functions.py removes nothing younger either."""
 
@@ -143,10 +145,11 @@ async def open_another(
     """Open another business for somebody who is signed in; they own it. It is active at once: their address is verified.
 
     Raises:
-        Forbidden: this installation takes nobody in, or the address is not verified.
+        Forbidden: this installation takes nobody in, the address is not verified, or a business's provider signed the person in.
         Conflict: the person owns enough of them.
     """
     require_own(caller)
+    require_own_proof(caller)
     assert caller.account_id is not None
     if not identity.settings.sign_up:
         raise Forbidden("New businesses cannot be opened here. Ask the operator.")
@@ -175,7 +178,7 @@ async def add_tenant(session: Session, name: str, language: str, time_zone: str,
     slug = slug_of(name)
     languages = [language, *(one for one in LANGUAGES if one != language)]
     for attempt in range(5):
-        suffix = "" if attempt == 0 else f"-{secrets.token_hex(3)}"
+        suffix = "" if attempt == 0 and slug not in RESERVED else f"-{secrets.token_hex(3)}"
         made = await accounts.add_tenant(
             session,
             slug=slug[:50].rstrip("-") + suffix,

@@ -51,6 +51,9 @@ async def _add(database: Database, arguments: argparse.Namespace) -> int:
         role_id = await accounts.role_id(session, tenant_id, arguments.role)
         known = await accounts.by_email(session, email)
     hashed = None
+    if known is not None and known.email_verified_at is None:
+        # Anybody may have opened it with this address; a member must be the one who reads its mail.
+        raise ValidationFailed(f"{email} has opened an account and not verified the address yet.")
     if known is None:
         if "@" not in email:
             raise ValidationFailed(f"{email!r} is no e-mail address.")

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from storage.crypto import tombstones
 from storage.crypto.cipher import Subject
 from storage.crypto.keyring import Keyring
-from storage.errors import Conflict, LeaseLost, told
+from storage.errors import LeaseLost, NotFound, told
 from storage.files import FileStore
 from storage.ids import new_id
 from storage.privacy.erasure import FORGET_CHANNEL, KEYS, MARK, ROWS, STEPS, VERIFY, Erasure, LegalHold
@@ -97,8 +97,9 @@ class PrivacyJob:
         except LeaseLost:
             log.warning("privacy_lease_lost", request=str(request_id))
             return False
-        except LegalHold as error:
-            await self._end(context, claim, "failed", error=told(error))
+        except (LegalHold, NotFound) as error:
+            with suppress(LeaseLost):  # an erasure ends the exports of its person by itself
+                await self._end(context, claim, "failed", error=told(error))
         except Exception as error:
             await self._failed(context, claim, error)
             return False
@@ -176,7 +177,7 @@ class PrivacyJob:
                 noted = {"size": stored.size, "sha256": stored.sha256, "threads": len(scope.threads)}
                 await privacy.finish(session, claim, "done", noted=noted, life=EXPORT_LIFE)
                 await self._record(session, context, claim, "done")
-        except (LeaseLost, Conflict):
+        except (LeaseLost, NotFound):
             await self._files.delete(context, file_id)
             raise
 
@@ -203,7 +204,7 @@ class PrivacyJob:
         if is_connection_loss(error):
             log.warning("privacy_interrupted", error=type(error).__name__)
         else:
-            log.exception("privacy_failed", request=str(claim.id), attempts=claim.attempts)
+            log.error("privacy_failed", request=str(claim.id), attempts=claim.attempts, exc_info=error)
         with suppress(LeaseLost):
             if claim.attempts >= MAX_ATTEMPTS:
                 await self._end(context, claim, "failed", error=told(error))

@@ -11,6 +11,7 @@ from storage.crypto import envelope
 from storage.crypto.blind import blind_index
 from storage.crypto.envelope import DataKey, Tampered, aad_of, key_id_of
 from storage.crypto.keyring import MASTER_WRAPPED, Keyring, Owner
+from storage.errors import ValidationFailed
 from storage.repositories import keys
 from storage.repositories.keys import KeyRow
 from storage.sql import Session
@@ -102,8 +103,12 @@ class Cipher:
         """Encrypt a value for ``table.column`` of a row; makes the subject's key where it has none.
 
         Raises:
+            ValidationFailed: a text with a NUL character.
             MasterKeyMissing, UpstreamUnavailable: the tenant's key cannot be opened now.
         """
+        if isinstance(value, str) and "\x00" in value:
+            # As PostgreSQL would refuse it where it still saw the text; nobody types it, and not every reader can show it.
+            raise ValidationFailed("The request holds a value that cannot be stored: a NUL character.")
         key = self._at_hand(subject) or await self._active_key(subject)
         plain = value.encode() if isinstance(value, str) else value
         return envelope.seal(key, aad_of(self._tenant_id, column, row_id), plain)

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # tables and columns come from the column registry
 """Erasing a person, or a conversation whose time is over: in steps, each of which may be repeated after a crash.
 
 ``mark`` stops all work on the conversations, ``keys`` makes everything unreadable, the other steps remove what is unreadable
@@ -173,9 +174,7 @@ class Erasure:
 
 async def _forget(session: Session, table: PersonalTable, scope: Scope) -> int:
     if table.name in _DELETED_BY:
-        return int(
-            await session.scalar(text(_DELETED_BY[table.name]), {"threads": list(scope.threads)}) or 0
-        )
+        return int(await session.scalar(text(_DELETED_BY[table.name]), {"threads": list(scope.threads)}) or 0)
     if table.removed_whole:
         return rowcount(
             await session.execute(

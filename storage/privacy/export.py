@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # tables and columns come from the column registry
 """All data of one person as a ZIP (GDPR Art. 15 and 20), made as a stream: neither the archive nor a table is ever in memory whole.
 
 ``readme.txt`` in the business's language, ``data/<table>.json`` with an array of objects each, ``files/<id>/<name>``, and at the
@@ -28,15 +29,17 @@ _README = {
     "en": (
         "This archive holds what {business} has stored about one person, as of {at}.\n\n"
         "data/      One file a kind of record: JSON, UTF-8, times in ISO 8601 with their offset. Fields named *_id link records.\n"
-        "           In inbox_messages, direction \"in\" is what the person wrote, \"out\" what was answered. turn_steps and checkpoints are\n"
-        "           working notes of the answering program; names like ⟦EMAIL_1⟧ in them stand for values in pii_vault.\n"
+        "           In inbox_messages, direction \"in\" is what the person wrote, \"out\" what was answered.\n"
+        "           turn_steps and checkpoints are working notes of the answering program;\n"
+        "           names like ⟦EMAIL_1⟧ in them stand for values in pii_vault.\n"
         "files/     Files that the person sent, by the id of their record in attachments.\n"
         "manifest.json   Length and SHA-256 of every file here.\n\n"
         "Request: {request}\n"
     ),
     "de": (
         "Dieses Archiv enthält, was {business} über eine Person gespeichert hat, Stand {at}.\n\n"
-        "data/      Eine Datei je Art von Datensatz: JSON, UTF-8, Zeiten nach ISO 8601 mit Zeitzone. Felder namens *_id verbinden Datensätze.\n"
+        "data/      Eine Datei je Art von Datensatz: JSON, UTF-8, Zeiten nach ISO 8601 mit Zeitzone.\n"
+        "           Felder namens *_id verbinden Datensätze.\n"
         "           In inbox_messages steht direction \"in\" für das, was die Person schrieb, \"out\" für die Antworten. turn_steps und\n"
         "           checkpoints sind Arbeitsnotizen des antwortenden Programms; Namen wie ⟦EMAIL_1⟧ darin stehen für Werte in pii_vault.\n"
         "files/     Dateien, die die Person geschickt hat, nach der Kennung ihres Datensatzes in attachments.\n"
@@ -145,9 +148,7 @@ async def _once(content: str) -> AsyncIterator[bytes]:
     yield content.encode()
 
 
-async def _array(
-    rows: AsyncIterator[dict[str, Any]], name: str, manifest: _Manifest
-) -> AsyncIterator[bytes]:
+async def _array(rows: AsyncIterator[dict[str, Any]], name: str, manifest: _Manifest) -> AsyncIterator[bytes]:
     count = 0
     async for row in rows:
         yield (

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # tables and columns come from the column registry
 """What holds data of customers outside the registry's tables, each with the same three questions: remove it, is anything left, and
 what of it goes into an export (export.py asks for that).
 
@@ -70,6 +71,9 @@ class Files:
         orphans = {file_id for key_id in keys for file_id in await self._files.sealed_under(context, key_id)}
         for file_id in known | orphans:
             await self._files.delete(context, file_id)
+        if scope.contact_id is not None:
+            async with self._database.tenant_session(context) as session:
+                await privacy.forget_files_of(session, scope.contact_id)
         return len(known | orphans)
 
     async def left(self, context: TenantContext, scope: Scope) -> int:

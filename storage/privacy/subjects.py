@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # tables and columns come from the column registry
 """Whose data is where: the registry's tables with the conditions that reach one person's rows in them."""
 
 from collections.abc import Mapping, Sequence
@@ -162,7 +163,9 @@ _OURS = frozenset({"tenant_id", "fence", "lease_until", "lease_token"})
 def _reach(table: str, links: Mapping[str, SubjectLink]) -> tuple[str, int]:
     link = links[table]
     if link.via is None:
-        return (f"{link.column} = :contact" if link.kind == "contact" else f"{link.column} = any(:threads)"), 0
+        return (
+            f"{link.column} = :contact" if link.kind == "contact" else f"{link.column} = any(:threads)"
+        ), 0
     where, depth = _reach(link.via, links)
     return f"{link.column} in (select id from {link.via} where {where})", depth + 1
 

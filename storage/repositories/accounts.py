@@ -348,10 +348,11 @@ async def activate_pending(session: Session, account_id: UUID) -> list[UUID]:
 
 
 async def join(session: Session, tenant_id: UUID, account: Account, role_id: UUID) -> bool:
-    """Make a person a member; False where they are one (a disabled one stays disabled)."""
+    """Make a person a member; False where they are one (a disabled one stays disabled), or the role is gone."""
     result = await session.execute(
         text("""
-        insert into members (tenant_id, id, account_id, role_id, email, name) values (:tenant, :id, :account, :role, :email, :name)
+        insert into members (tenant_id, id, account_id, role_id, email, name)
+        select tenant_id, :id, :account, id, :email, :name from roles where tenant_id = :tenant and id = :role
         on conflict (tenant_id, account_id) do nothing
         """),
         {

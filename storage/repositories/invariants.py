@@ -94,12 +94,16 @@ INVARIANTS = (
     ),
     Invariant(
         "one_lead_a_call",
-        "a tool's effect stands in the journal exactly once: as many leads of a thread as journalled creations",
+        "no more leads of a thread than its journal holds calls that make one (what was pruned or erased is left out)",
         """
-        select l.tenant_id, l.id from leads l where l.thread_id is not null and (
-          select count(*) from turn_steps s where s.tenant_id = l.tenant_id and s.thread_id = l.thread_id and
-          s.kind = 'tool'
-             and s.response ->> 'lead_id' = l.id::text) <> 1
+        select made.tenant_id, made.id from (
+          select l.tenant_id, l.thread_id, count(*) as leads, min(l.id::text) as id from leads l
+            join threads t on t.tenant_id = l.tenant_id and t.id = l.thread_id and t.erased_at is null
+           where l.created_at >= (select min(s.started_at) from turn_steps s
+                                   where s.tenant_id = l.tenant_id and s.thread_id = l.thread_id)
+           group by l.tenant_id, l.thread_id) made
+         where made.leads > (select count(*) from turn_steps s where s.tenant_id = made.tenant_id
+                                and s.thread_id = made.thread_id and s.kind = 'tool' and s.name = 'crm_create_lead')
         """,
     ),
     Invariant(

@@ -82,6 +82,7 @@ async def set_member(session: Session, member_id: UUID, *, role_id: UUID | None,
     """
     # The lock on the owner role puts two such changes in order: both could else see the other one left.
     await session.execute(text("select id from roles where key = :owner for update"), {"owner": OWNER})
+    before = await _owners(session)
     await session.execute(
         text("""
         update members set role_id = coalesce(:role, role_id), state = coalesce(:state, state), rights_version = rights_version + 1
@@ -89,14 +90,20 @@ async def set_member(session: Session, member_id: UUID, *, role_id: UUID | None,
         """),
         {"id": member_id, "role": role_id, "state": state},
     )
-    left = await session.scalar(
-        text(
-            "select count(*) from members m join roles r on r.id = m.role_id where r.key = :owner and m.state = 'active'"
-        ),
-        {"owner": OWNER},
-    )
-    if not left:
+    if before and not await _owners(session):
         raise Conflict("The business needs at least one active owner.")
+
+
+async def _owners(session: Session) -> int:
+    """How many active owners there are."""
+    return int(
+        await session.scalar(
+            text(
+                "select count(*) from members m join roles r on r.id = m.role_id where r.key = :owner and m.state = 'active'"
+            ),
+            {"owner": OWNER},
+        )
+    )
 
 
 async def list_roles(session: Session) -> list[dict[str, Any]]:
@@ -106,15 +113,19 @@ async def list_roles(session: Session) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in rows]
 
 
-async def role(session: Session, role_id: UUID) -> dict[str, Any]:
-    """One role.
+async def role(session: Session, role_id: UUID, *, lock: bool = False) -> dict[str, Any]:
+    """One role. With ``lock`` whoever is just being given it is waited for, and whoever comes later waits.
 
     Raises:
         NotFound: missing, or another tenant's.
     """
     row = (
         await session.execute(
-            text("select id, key, name, permissions, system from roles where id = :id"), {"id": role_id}
+            text(
+                "select id, key, name, permissions, system from roles where id = :id"
+                + (" for update" if lock else "")
+            ),
+            {"id": role_id},
         )
     ).one_or_none()
     if row is None:
@@ -136,6 +147,19 @@ async def role_by_key(session: Session, key: str) -> dict[str, Any]:
     if row is None:
         raise NotFound("No such role.")
     return dict(row._mapping)
+
+
+async def role_of(session: Session, tenant_id: UUID, role_id: UUID) -> dict[str, Any] | None:
+    """A role of a tenant, for identity sessions, which see all tenants'."""
+    row = (
+        await session.execute(
+            text(
+                "select id, key, name, permissions, system from roles where tenant_id = :tenant and id = :id"
+            ),
+            {"tenant": tenant_id, "id": role_id},
+        )
+    ).one_or_none()
+    return None if row is None else dict(row._mapping)
 
 
 async def add_role(session: Session, key: str, name: str, permissions: Sequence[str]) -> UUID:
@@ -176,13 +200,11 @@ async def set_role(
 
 
 async def remove_role(session: Session, role_id: UUID) -> None:
-    """Remove a role of the tenant's own.
+    """Remove a role of the tenant's own, which was locked by ``role``.
 
     Raises:
         Conflict: somebody has it.
     """
-    # Whoever is just being given the role is waited for; whoever comes later finds it gone.
-    await session.execute(text("select id from roles where id = :id for update"), {"id": role_id})
     if await session.scalar(text("select exists (select from members where role_id = :id)"), {"id": role_id}):
         raise Conflict("Somebody has this role. Give them another one first.")
     await session.execute(text("delete from roles where id = :id and not system"), {"id": role_id})
@@ -198,7 +220,7 @@ async def list_service_accounts(session: Session) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in rows]
 
 
-async def service_account(session: Session, account_id: UUID) -> dict[str, Any]:
+async def service_account(session: Session, account_id: UUID, *, lock: bool = False) -> dict[str, Any]:
     """One service account.
 
     Raises:
@@ -206,7 +228,10 @@ async def service_account(session: Session, account_id: UUID) -> dict[str, Any]:
     """
     row = (
         await session.execute(
-            text("select id, name, scopes, created_at, disabled_at from service_accounts where id = :id"),
+            text(
+                "select id, name, scopes, created_at, disabled_at from service_accounts where id = :id"
+                + (" for update" if lock else "")
+            ),
             {"id": account_id},
         )
     ).one_or_none()
@@ -254,10 +279,15 @@ async def disable_service_account(session: Session, account_id: UUID) -> None:
     )
 
 
-async def list_keys(session: Session, service_account_id: UUID) -> list[dict[str, Any]]:
+async def list_keys(
+    session: Session, service_account_id: UUID, *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """An account's keys, newest first; all of them where no limit is given."""
     rows = await session.execute(
-        text(f"select {_KEY} from api_keys where service_account_id = :id order by created_at desc"),
-        {"id": service_account_id},
+        text(
+            f"select {_KEY} from api_keys where service_account_id = :id order by created_at desc, id desc limit :limit"
+        ),
+        {"id": service_account_id, "limit": limit},
     )
     return [dict(row._mapping) for row in rows]
 

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the texts are put together from constants and the column registry
 """Consents, legal holds, and what people asked to be done with their data. Tenant sessions, but for ``due_requests``.
 
 A request is worked under a lease; ``attempts`` rises with each claim and is the fence: whoever shows an older number writes nothing.
@@ -342,4 +343,12 @@ async def forget_file(session: Session, request_id: UUID) -> None:
     """The file of a request is gone."""
     await session.execute(
         text("update privacy_requests set file_id = null where id = :id"), {"id": request_id}
+    )
+
+
+async def forget_files_of(session: Session, contact_id: UUID) -> None:
+    """The export files of a person are gone."""
+    await session.execute(
+        text("update privacy_requests set file_id = null where contact_id = :id and file_id is not null"),
+        {"id": contact_id},
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 from server.deps import Parts
 from storage.placeholders import PLACEHOLDER
-from storage.sql import text
 from tests.sandbox.openai import OpenAISandbox
 from tests.sandbox.openai_wire import Reply, ToolCall
 from tests.support.personal import MAKERS, SENTENCES
-from tests.support.world import TestTenant, answering, make_visitor
+from tests.support.world import TestTenant, answering, journal_of, make_visitor
+from tools.crm import repository as crm
 
 MESSAGES, THREADS = 200, 20
 
@@ -76,12 +76,12 @@ async def test_no_raw_value_in_any_request_and_every_argument_restored(
             assert squeezed(value) in squeezed(answer)
 
     async with parts.database.tenant_session(tenant.context) as session:
-        leads = (await session.execute(text("select title, summary from leads"))).all()
-        stored = [str(row) for row in await session.execute(text("select request, response from turn_steps"))]
+        leads = await crm.list_leads(session, 10_000, None)
+        stored = [str((step.request, step.response)) for step in await journal_of(session)]
     assert len(leads) == MESSAGES
-    kept = squeezed(" ".join(f"{lead.title} {lead.summary}" for lead in leads))
+    kept = squeezed(" ".join(f"{lead['title']} {lead['summary']}" for lead in leads))
     assert [value for _, values in corpus for value in values if squeezed(value) not in kept] == []
-    assert not any(PLACEHOLDER.search(f"{lead.title} {lead.summary}") for lead in leads)
+    assert not any(PLACEHOLDER.search(f"{lead['title']} {lead['summary']}") for lead in leads)
     journal = "".join(stored)
     assert [value for _, values in corpus for value in values if value in journal] == []
 

@@ -18,6 +18,7 @@ from graphs.checkpoints import Pool, TenantSaver, make_checkpoint_pool
 from graphs.runner import AGENT_SCOPES
 from server.channels.widget.send import room
 from storage.crypto.cipher import Subject
+from storage.crypto.envelope import Tampered
 from storage.errors import UpstreamUnavailable
 from storage.journal import TurnJournal
 from storage.placeholders import Vault
@@ -209,9 +210,13 @@ async def test_a_checkpoint_is_read_and_written_by_its_tenant_only(world: TwoTen
     assert await other.aget_tuple(config) is None
     assert await other.aget_tuple(kept.config) is None  # by the checkpoint's own id too
     assert [one async for one in other.alist(config)] == []
-    everything = [one.config["configurable"]["thread_id"] async for one in other.alist(None)]
-    assert everything
-    assert all(thread.startswith(f"{world.b.tenant.info.id}:") for thread in everything)
+    own: Any = {
+        "configurable": {"thread_id": world.b.tenant.context.checkpoint_thread(world.b.visitor.thread_id)}
+    }
+    assert await other.aget_tuple(own) is not None
+    # Among all that B's session sees there is nothing of A; B's own other threads have keys of their own.
+    with pytest.raises(Tampered):
+        _ = [one async for one in other.alist(None)]
     with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
         await other.aput(config, {**kept.checkpoint, "id": str(uuid4())}, kept.metadata, {})
     with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from server.deps import Parts
 from storage.repositories import invariants
-from tests.support.world import TestTenant
+from storage.repositories.inbox import TEXT
+from tests.support.world import TestTenant, journal_of
 
 _REPLY = re.compile(r"Re (\d+) of (\d+), answer \d+")
 _QUESTION = re.compile(r"message (\d+) of thread (\d+)")
@@ -101,12 +102,24 @@ async def judge(
             await session.execute(
                 text("""
                 select (select count(*) from leads) as leads,
-                       (select count(*) from usage_events where kind = 'reply') as usage,
-                       (select count(distinct turn_id) from turn_steps where kind = 'model'
-                           and response -> 'tool_calls' @> '[{"name": "crm_create_lead"}]') as asked
+                       (select count(*) from usage_events where kind = 'reply') as usage
                 """)
             )
         ).one()
+        texts = dict(
+            zip(
+                (row.id for row in rows),
+                await session.cipher.open_many(TEXT, [(row.id, row.text) for row in rows]),
+                strict=True,
+            )
+        )
+        # A decision is journalled once, so each stands for one lead.
+        asked = sum(
+            call["name"] == "crm_create_lead"
+            for step in await journal_of(session)
+            if step.kind == "model"
+            for call in step.response.get("tool_calls", ())
+        )
     inbound = [row for row in rows if row.direction == "in"]
     replies = [row for row in rows if row.direction == "out"]
     stored = Counter(row.id for row in inbound)
@@ -117,7 +130,7 @@ async def judge(
         reduced=sum(row.reduced for row in replies),
         usage=counted.usage,
         leads=counted.leads,
-        leads_asked=counted.asked,
+        leads_asked=asked,
         unsent=sum(row.state != "sent" for row in outbox),
         sent_again=sum(row.tries > 1 for row in outbox),
         broken={name: len(items) for name, items in found.items() if items},
@@ -133,11 +146,11 @@ async def judge(
         + len(replies)
         - len({row.turn_id for row in inbound if row.id in answered})
     )
-    verdict.out_of_order = _out_of_order(inbound, replies)
+    verdict.out_of_order = _out_of_order(inbound, replies, texts)
     return verdict
 
 
-def _out_of_order(inbound: list[Any], replies: list[Any]) -> int:
+def _out_of_order(inbound: list[Any], replies: list[Any], texts: dict[UUID, str | None]) -> int:
     """Messages that stand before an earlier one, and replies that do not name the last message of their turn
     or stand before the reply to an earlier turn.
     """
@@ -146,7 +159,7 @@ def _out_of_order(inbound: list[Any], replies: list[Any]) -> int:
     newest: dict[UUID, tuple[str, str]] = {}
     first_seq: dict[UUID, int] = {}
     for row in inbound:
-        number, thread = _QUESTION.findall(row.text)[-1]
+        number, thread = _QUESTION.findall(texts[row.id] or "")[-1]
         wrong += int(number) <= last[row.thread_id]
         last[row.thread_id] = int(number)
         newest[row.turn_id] = (number, thread)
@@ -155,6 +168,6 @@ def _out_of_order(inbound: list[Any], replies: list[Any]) -> int:
     for row in replies:
         wrong += first_seq.get(row.in_reply_to, 0) <= before[row.thread_id]
         before[row.thread_id] = first_seq.get(row.in_reply_to, 0)
-        named = _REPLY.fullmatch(row.text)
+        named = _REPLY.fullmatch(texts[row.id] or "")
         wrong += not row.reduced and (named is None or named.groups() != newest.get(row.in_reply_to))
     return wrong

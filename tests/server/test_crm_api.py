@@ -61,13 +61,11 @@ async def test_notes_of_a_contact(
     made = [
         (await client.post(address, json={"text": f" note {n} "}, headers=staff)).json() for n in range(2)
     ]
-    assert [(note["text"], note["author"]) for note in made] == [
-        (f"note {n}", me["actor"]) for n in range(2)
-    ]
+    assert [(note["text"], note["author"]) for note in made] == [(f"note {n}", me["actor"]) for n in range(2)]
     assert (await client.get(address, headers=staff)).json() == made[::-1]
     empty = await client.post(address, json={"text": " "}, headers=staff)
     assert empty.status_code == 422
     assert await count(parts, tenant, "notes") == 2
     async with parts.database.tenant_session(tenant.context) as session:
         done = list(await session.scalars(text("select action from audit_log order by id")))
-    assert done == ["contact.saved", "note.added", "note.added"]
+    assert done == ["contact.saved", "note.added", "note.added", "contact.notes_read"]

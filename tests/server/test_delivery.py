@@ -197,7 +197,7 @@ async def test_failures_back_off_end_as_a_dead_letter_and_can_be_replayed(
                 visitor,
                 "select state, failures, last_error, available_at - clock_timestamp() from inbox_messages",
             )
-            assert (state, counted, error) == ("pending", failures, "RuntimeError: the check is broken")
+            assert (state, counted, error) == ("pending", failures, "RuntimeError")
             expected = BACKOFF[failures - 1]
             assert timedelta(seconds=expected * 0.8 - 0.5) < wait < timedelta(seconds=expected * 1.2)
             await change(visitor, "update inbox_messages set available_at = clock_timestamp()")
@@ -213,7 +213,7 @@ async def test_failures_back_off_end_as_a_dead_letter_and_can_be_replayed(
         (letter,) = await inbox.dead_letters(session)
         assert (letter["id"], letter["last_error"]) == (
             message.message_id,
-            "RuntimeError: the check is broken",
+            "RuntimeError",
         )
     await job.drain(tenant.info.id, visitor.thread_id)
     assert await visitor.replies() == []

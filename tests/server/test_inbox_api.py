@@ -63,7 +63,13 @@ async def test_a_turn_as_staff_sees_it(
         read = list(
             await session.scalars(text("select action from audit_log where actor like 'user:%' order by id"))
         )
-    assert read == ["thread.read", "thread.read", "message.read"]
+    assert read == [
+        "thread.read",
+        "thread.read",
+        "message.read",
+        "message.trace_read",
+        "message.trace_read",
+    ]
 
 
 async def test_a_message_without_a_turn_has_an_empty_trace(

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from server.commands import keys as command
+from server.__main__ import _keys
 from storage.crypto.cipher import Subject
 from storage.crypto.masters import StaticMasters, parse_entries
 from storage.settings import StorageSettings
@@ -22,12 +22,13 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _MAIN = """
 import argparse, asyncio, sys
+from server.__main__ import _keys
 from server.commands import keys
 from server.telemetry import configure_logging
 from storage.errors import AppError
 configure_logging("WARNING", sys.stderr)  # as server.commands.dispatch does
 parser = argparse.ArgumentParser(prog="keys")
-keys.add_arguments(parser)
+_keys(parser)
 try:
     sys.exit(asyncio.run(keys.run(parser.parse_args())))
 except AppError as error:
@@ -168,7 +169,7 @@ def test_wrong_arguments_are_explained(
     arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    _keys(parser)
     with pytest.raises(SystemExit) as exit_:
         parser.parse_args(arguments)
     assert exit_.value.code == 2

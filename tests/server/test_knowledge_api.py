@@ -111,7 +111,7 @@ async def test_a_form_without_a_file_is_refused(
 ) -> None:
     for given in ({"data": {"file": "text"}}, {"data": {"other": "x"}}, {"json": {"file": "x"}}):
         answer = await client.post(DOCUMENTS, headers=staff, **given)  # type: ignore[arg-type]  # one of several shapes
-        assert answer.status_code == 400, given
+        assert answer.status_code == 415, given
     assert await count(parts, tenant, "documents") == 0
 
 

@@ -18,6 +18,7 @@ from websockets.typing import Origin
 from server.app import create_app
 from server.commands.api import MAX_SOCKET_FRAME
 from server.deps import Parts
+from storage.repositories import threads
 from tests.sandbox.openai import OpenAISandbox
 from tests.support.world import TestTenant, answering, count, make_tenant
 
@@ -338,7 +339,8 @@ async def test_every_script_is_stored_as_it_was_typed(
             ack = await widget.until("ack", cid=str(number))
             assert ack["seq"] == number, what
     async with parts.database.tenant_session(shop.context) as session:
-        stored = list(await session.scalars(text("select text from inbox_messages order by seq")))
+        (thread_id,) = await session.scalars(text("select id from threads"))
+        stored = [message.text for message in await threads.messages_after(session, thread_id, 0)]
     assert stored == list(GOOD_TEXTS.values())
 
 

@@ -16,10 +16,12 @@ from server.deps import Parts
 from server.mind import build_mind
 from server.worker import opened_inbox
 from storage.ids import new_id
-from storage.repositories import accounts, directory, threads
+from storage.repositories import accounts, directory, threads, turns
 from storage.repositories.directory import ChannelRef, TenantInfo
 from storage.repositories.inbox import Received
 from storage.repositories.threads import Message
+from storage.repositories.turns import Step
+from storage.sql import Session
 from storage.tenancy import TenantContext
 
 ALL_SCOPES = ("inbox:read", "inbox:write", "crm:read", "crm:write", "knowledge:read", "knowledge:write")
@@ -121,6 +123,16 @@ async def answering(parts: Parts, **settings: Any) -> AsyncIterator[Any]:
     changed = replace(parts, settings=parts.settings.model_copy(update=settings)) if settings else parts
     async with opened_inbox(changed, build_mind(changed), None) as (inbox, _outbox):
         yield inbox
+
+
+async def journal_of(session: Session) -> list[Step]:
+    """Every journalled step of the session's tenant, opened."""
+    turns_ = list(
+        await session.scalars(
+            text("select turn_id from turn_steps group by turn_id order by min(started_at)")
+        )
+    )
+    return [step for turn_id in turns_ for step in await turns.load_steps(session, turn_id)]
 
 
 async def count(parts: Parts, tenant: TestTenant, table: str) -> int:

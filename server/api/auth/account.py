@@ -72,6 +72,7 @@ _OPEN = {"public": True, "limit": "login", "idempotent": False}
 class AccountController(Controller):
     path = "/api/v1/auth"
     tags = ("Account",)
+    response_headers = {"cache-control": "no-store"}  # noqa: RUF012  # Litestar reads this plain class attribute
 
     @post("/sign-up", opt=_OPEN, status_code=202)
     async def sign_up(self, data: JSONBody[SignUp], request: Request[Any, Any, Any]) -> Sent:

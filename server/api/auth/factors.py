@@ -61,7 +61,8 @@ class FactorController(Controller):
     path = "/api/v1/auth"
     tags = ("Second factors",)
 
-    @post("/totp", opt={"self": True, "idempotent": False}, status_code=200)
+    # Whoever found an open browser must not add a factor of their own to it, so beginning asks for a proof as removing does.
+    @post("/totp", opt={"self": True, "step_up": True, "idempotent": False}, status_code=200)
     async def start_totp(self, request: Request[Any, Any, Any]) -> TotpSetup:
         """Begin to set up an app for codes."""
         made = await factors.start_totp(identity_of(request), caller_of(request))
@@ -86,7 +87,7 @@ class FactorController(Controller):
             await factors.renew_recovery_codes(identity_of(request), caller_of(request), where_of(request))
         )
 
-    @post("/passkeys/options", opt={"self": True, "idempotent": False}, status_code=200)
+    @post("/passkeys/options", opt={"self": True, "step_up": True, "idempotent": False}, status_code=200)
     async def start_passkey(self, request: Request[Any, Any, Any]) -> PasskeyStart:
         """Options for ``navigator.credentials.create``."""
         challenge, options = await factors.start_passkey(

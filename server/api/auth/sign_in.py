@@ -134,6 +134,8 @@ class Renewed(msgspec.Struct, omit_defaults=True):
 class SignInController(Controller):
     path = "/api/v1/auth"
     tags = ("Signing in",)
+    # Also where the route is public: the answer is somebody's tokens (RFC 6749, 5.1).
+    response_headers = {"cache-control": "no-store"}  # noqa: RUF012  # Litestar reads this plain class attribute
 
     @post("/login", opt={"public": True, "limit": "login", "idempotent": False}, status_code=200)
     async def login(self, data: JSONBody[Credentials], request: Request[Any, Any, Any]) -> Answer:

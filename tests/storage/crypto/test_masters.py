@@ -21,6 +21,14 @@ CONTEXT = KeyContext(UUID(int=1), "tenant", UUID(int=1), UUID(int=9))
 FOREIGN = KeyContext(UUID(int=2), "tenant", UUID(int=2), UUID(int=9))
 PLAIN = bytes(range(32))
 NEW, OLD = new_master_key(), new_master_key()
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite's own master key is not among those that a test has set."""
+    monkeypatch.delenv("MASTER_KEYS", raising=False)
+
+
 NEW_ID, OLD_ID = NEW.split(":")[0], OLD.split(":")[0]
 
 
