@@ -3,9 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VENV := $(ROOT).venv/bin
+SEMGREP := SEMGREP_SEND_METRICS=off SEMGREP_ENABLE_VERSION_CHECK=0 $(ROOT).venv-semgrep/bin/semgrep
+CODE := agents graphs ingest prompts server storage tools bootstrap.py
 .DEFAULT_GOAL := help
 
-.PHONY: help run dev test check setup setup-dev lock fmt lint types imports chaos kill bench revision browser
+.PHONY: help run dev test check setup setup-dev lock fmt lint types imports secure chaos bench probes revision browser
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +33,7 @@ browser: setup-dev  ## a Chromium for the browser tests, where there is none
 test: setup-dev browser  ## the whole suite, browser included
 	@cd $(ROOT) && $(VENV)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
-check: setup-dev lint types imports  ## format, lint, types, import contracts, migrations, prompts
+check: setup-dev lint types imports secure  ## format, lint, types, import contracts, security rules, prompts
 	@cd $(ROOT) && $(VENV)/python -m server check
 
 lint: setup-dev
@@ -42,6 +44,14 @@ types: setup-dev
 
 imports: setup-dev
 	@cd $(ROOT) && $(VENV)/lint-imports --no-cache
+
+# pip-audit is not here: without a network it finds nothing and says so silently. A CI with one runs it and fails on what was skipped.
+secure: setup-dev  ## bandit, our semgrep rules (and the rules on their examples), secrets in files
+	@cd $(ROOT) && $(PYTHON) bootstrap.py --semgrep
+	@cd $(ROOT) && $(VENV)/bandit -q -c pyproject.toml -r agents graphs ingest prompts server storage tools bootstrap.py
+	@cd $(ROOT) && git ls-files -z | xargs -0 $(VENV)/detect-secrets-hook --baseline .secrets.baseline
+	@cd $(ROOT) && $(SEMGREP) scan --test tests/security/semgrep/ >/dev/null
+	@cd $(ROOT) && $(SEMGREP) scan --quiet --error --config tests/security/semgrep/rules.yaml $(CODE)
 
 fmt: setup-dev  ## format and mend what ruff can
 	@cd $(ROOT) && $(VENV)/ruff check -q --fix-only . && $(VENV)/ruff format -q .
@@ -59,3 +69,4 @@ COMPILE := $(VENV)/uv pip compile pyproject.toml --generate-hashes --no-header -
 lock: setup-dev  ## resolve the versions anew
 	@cd $(ROOT) && $(COMPILE) --upgrade --extra dev -o requirements-dev.lock
 	@cd $(ROOT) && $(COMPILE) --constraint requirements-dev.lock -o requirements.lock
+	@cd $(ROOT) && $(subst pyproject.toml,requirements-semgrep.in,$(COMPILE)) --upgrade -o requirements-semgrep.lock

@@ -1,7 +1,9 @@
 """Makes `.venv` and installs the locked packages. Runs on a bare Python 3.11, any number of times, two at a
 time.
 
-    python3.11 bootstrap.py [--dev]
+    python3.11 bootstrap.py [--dev | --semgrep]
+
+semgrep wants other versions of what we use, so it lives in an environment of its own.
 
 Nothing is done where the lock file that is installed is the one that is wanted.
 """
@@ -15,7 +17,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
+SEMGREP = "--semgrep" in sys.argv[1:]
+VENV = ROOT / (".venv-semgrep" if SEMGREP else ".venv")
 PYTHON = VENV / "bin" / "python"
 
 
@@ -28,7 +31,7 @@ def main() -> int:
         )
         return 1
     dev = "--dev" in sys.argv[1:]
-    lock = ROOT / ("requirements-dev.lock" if dev else "requirements.lock")
+    lock = ROOT / f"requirements{'-semgrep' if SEMGREP else '-dev' if dev else ''}.lock"
     # Two `make` at once share .venv: the second waits here, and then finds everything done.
     with (ROOT / ".venv.lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
@@ -38,10 +41,15 @@ def main() -> int:
         # The development set contains the other: it serves both.
         if wanted in installed:
             return 0
-        print(f"Installing {lock.name} into .venv (a minute or two) …", flush=True)
+        print(f"Installing {lock.name} into {VENV.name} (a minute or two) …", flush=True)
         stamp.unlink(missing_ok=True)
         if not _works():
             venv.create(VENV, with_pip=True, clear=True)
+        if SEMGREP:  # its lock has no installer: the other environment has one
+            uv = str(ROOT / ".venv" / "bin" / "uv")
+            _run([uv, "pip", "sync", "--quiet", "--python", str(PYTHON), "--require-hashes", str(lock)])
+            stamp.write_text(f"{wanted}\n")
+            return 0
         # uv installs ten times as fast as pip; its own version and hash are in the lock like any other's.
         _run(
             [

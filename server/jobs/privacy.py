@@ -1,6 +1,4 @@
-"""Works requests of persons (export, erasure) and keeps retention: found by the sweep, done by any worker, in steps that may be
-repeated. What a killed worker has left is taken up behind its last finished step when the lease has ended.
-"""
+"""Works requests of persons (export, erasure) and keeps retention: done by any worker, in steps that may be repeated. What a killed worker has left is taken up behind its last finished step when the lease has ended."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +10,7 @@ from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from storage.crypto import tombstones
 from storage.crypto.cipher import Subject
@@ -25,7 +24,7 @@ from storage.privacy.retention import Retention
 from storage.privacy.stores import VECTORS
 from storage.privacy.subjects import Scope, scope_of
 from storage.redis import EventBus, make_pool
-from storage.repositories import audit, privacy, tenants
+from storage.repositories import audit, directory, privacy, tenants
 from storage.repositories.privacy import Claim
 from storage.settings import StorageSettings
 from storage.tenancy import Database, TenantContext, is_connection_loss
@@ -68,10 +67,52 @@ class PrivacyJob:
     ) -> None:
         self._database = database
         self._files = files
+        self._redis = redis
         self._lease_seconds = lease_seconds
         self._now = now
         self.erasure = Erasure(database, files, redis, bus, tombstones_path, now)
         self.retention = Retention(database, files, self.erasure, now)
+
+    async def run(self, every: float) -> None:
+        """Look for requests again and again, until cancelled.
+
+        Args:
+            every: seconds between two looks.
+        """
+        while True:
+            try:
+                await self.drain()
+            except Exception as error:
+                if not is_connection_loss(error):
+                    log.exception("privacy_drain_failed")
+            await asyncio.sleep(every)
+
+    async def keep_retention(self) -> int:
+        """Carry the rules of all businesses out, each once a day whatever the number of workers; how much was removed.
+
+        To be called more often than that: what failed is tried again at the next call.
+        """
+        async with self._database.platform_session("retention: of all businesses") as session:
+            chosen = await directory.tenant_ids(session)
+        removed = 0
+        for tenant_id in chosen:
+            key = TenantContext(tenant_id, actor="job:retention").redis_key("retention", self._now().date())
+            if not await self._first_today(key):
+                continue
+            try:
+                removed += (await self.retention.run(tenant_id)).total
+            except Exception:
+                log.exception("retention_failed", tenant_id=str(tenant_id))
+                with suppress(RedisError, OSError):
+                    await self._redis.delete(key)
+        return removed
+
+    async def _first_today(self, key: str) -> bool:
+        """Without Redis everybody is the first: twice does no harm. A run that was killed comes again the next day."""
+        try:
+            return bool(await self._redis.set(key, "1", nx=True, ex=2 * 86_400))
+        except (RedisError, OSError):
+            return True
 
     async def drain(self) -> int:
         """Work what is due, one after the other; number of requests that came to their end."""

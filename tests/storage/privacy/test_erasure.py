@@ -19,6 +19,7 @@ from storage.sql import text
 from tests.storage.privacy.person import Person, dump, found, make_person, stored_files
 from tests.support.servers import Addresses
 from tests.support.world import TestTenant
+from tools.crm import repository as crm
 
 
 async def ask(parts: Parts, person: Person, kind: str = "erasure") -> UUID:
@@ -240,11 +241,10 @@ async def test_open_work_ends_and_the_worker_at_it_loses_its_lease(
 async def test_what_came_in_behind_the_rows_is_found_and_forgotten_in_a_second_round(
     own: Parts, business: TestTenant, job: PrivacyJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tools.crm import repository as crm
-
     person = await make_person(own, business, "late")
     request_id = await ask(own, person)
-    original, late = job.erasure.stores["redis"].erase, []
+    original = job.erasure.stores["redis"].erase
+    late: list[UUID] = []
 
     async def slow(*args: Any) -> int:
         if not late:
@@ -284,8 +284,6 @@ async def test_other_processes_drop_the_keys(own: Parts, business: TestTenant, j
 async def test_an_erased_person_who_writes_again_is_somebody_new(
     own: Parts, business: TestTenant, job: PrivacyJob
 ) -> None:
-    from tools.crm import repository as crm
-
     person = await make_person(own, business, "back")
     await ask(own, person)
     await job.drain()

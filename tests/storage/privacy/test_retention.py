@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -16,7 +17,7 @@ from storage.privacy.retention import Report
 from storage.repositories import audit, privacy
 from storage.roles import libpq_url
 from storage.sql import text
-from storage.tenancy import PLATFORM_TENANT
+from storage.tenancy import PLATFORM_TENANT, TenantContext
 from tests.storage.privacy.person import Person, dump, found, make_person, stored_files
 from tests.support.servers import Addresses
 from tests.support.world import TestTenant
@@ -273,3 +274,30 @@ async def test_proposed_days_are_only_tried_out(own: Parts, business: TestTenant
     assert tried.counts["trace"] == {"turn_steps": 0, "checkpoints": 0}
     with pytest.raises(ValueError, match="only proposed"):
         await job.retention.run(business.info.id, proposed={"conversation": 30})
+
+
+async def test_each_business_has_its_turn_once_a_day_and_again_where_it_failed(
+    own: Parts, business: TestTenant, redis: Redis, tombstones: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = await make_person(own, business, "old")
+    aged(own, person, 800)
+    today = datetime.now(UTC)
+    job = PrivacyJob(own.database, own.files, own.bus, redis, tombstones, now=lambda: today)
+    platform = TenantContext(PLATFORM_TENANT, "user:test").redis_key("retention", today.date())
+    await redis.delete(platform)  # the platform is the same tenant in every test
+    original = job.retention.run
+
+    async def failing(tenant_id: UUID) -> Report:
+        if tenant_id == business.info.id:
+            raise RuntimeError("the disk is full")
+        return await original(tenant_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.retention, "run", failing)
+        assert await job.keep_retention() == 0
+    assert [await job.keep_retention() for _ in range(2)] == [2, 0]
+    today += timedelta(days=1)
+    later_person = await make_person(own, business, "later")
+    aged(own, later_person, 800)
+    assert await job.keep_retention() == 2
+    await redis.delete(platform)
