@@ -1,4 +1,6 @@
-"""Works requests of persons (export, erasure) and keeps retention: done by any worker, in steps that may be repeated. What a killed worker has left is taken up behind its last finished step when the lease has ended."""
+"""Works requests of persons (export, erasure) and keeps retention: done by any worker, in steps that may be repeated. What a killed
+worker has left is taken up behind its last finished step when the lease has ended.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -53,7 +53,6 @@ class PersonalTable:
 
     name: str
     columns: tuple[PersonalColumn, ...]
-    link: SubjectLink
     key: tuple[str, ...]
     shown: tuple[str, ...]
     where: str
@@ -140,7 +139,6 @@ def _table(name: str, entries: Sequence[PersonalColumn], links: Mapping[str, Sub
     return PersonalTable(
         name=name,
         columns=tuple(entries),
-        link=entries[0].subject,
         key=tuple(column.name for column in described.primary_key if column.name != "tenant_id"),
         shown=tuple(
             column.name

@@ -38,11 +38,27 @@ def test_each_container_of_ours_runs_a_command_that_exists() -> None:
         assert parser().parse_args(service["command"]).command == service["command"][0]
 
 
-def test_only_the_api_is_published_and_only_on_loopback() -> None:
+def test_only_the_proxy_is_published() -> None:
     published = {
         name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service
     }
-    assert published == {"api": ["127.0.0.1:8700:8700"]}
+    assert published == {"proxy": ["80:80", "443:443", "443:443/udp"]}
+
+
+def test_the_proxy_reaches_the_api_alone_and_is_alone_believed() -> None:
+    services, networks = COMPOSE["services"], COMPOSE["networks"]
+    assert {name for name, service in services.items() if "edge" in service["networks"]} == {"api", "proxy"}
+    assert services["proxy"]["networks"] == ["edge", "front"]
+    (subnet,) = (entry["subnet"] for entry in networks["edge"]["ipam"]["config"])
+    assert services["api"]["environment"]["TRUSTED_PROXIES"] == subnet
+    assert networks["edge"]["internal"] is True
+
+
+def test_no_container_runs_with_a_secret_that_stands_in_the_file() -> None:
+    for name, service in COMPOSE["services"].items():
+        for key, value in service.get("environment", {}).items():
+            if any(word in key for word in ("KEY", "PASSWORD", "SECRET", "TOKEN")):
+                assert str(value).startswith("${"), f"{name}: {key}"
 
 
 def test_the_administrator_s_password_is_given_to_migrate_alone() -> None:
