@@ -164,6 +164,8 @@ async def test_a_provider_that_lies_lets_nobody_in(
     provider.fault = fault
     refused = await device.get(await at_provider(url))
     assert error(refused)[:2] == (401, "UNAUTHENTICATED")
+    if fault == "redirect":  # not because of where it led
+        assert error(refused)[2] == {"reason": "redirect"}
     assert SESSION not in device.cookies
     assert await sessions_and_links(parts) == before
     assert await audited(parts, tenant.info.id, "sso.refused") == 1
