@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "action", choices=["verify", "anchor"], help="verify the chains; write their ends down"
     )
     audit.add_argument("--tenant", default=None, help="short name of one tenant (all)")
+    _privacy(commands.add_parser("privacy", help="retention, and the record of processing"))
     _users(commands.add_parser("users", help="people who sign in, from the machine itself"))
     commands.add_parser(
         "invariants", help="check what must hold when everything is at rest; JSON, exit 1 on a violation"
@@ -72,6 +73,17 @@ def _keys(command: argparse.ArgumentParser) -> None:
     actions.add_parser("export-tombstones", help="all destroyed keys, a line of JSON each, to the output")
     replay = actions.add_parser("replay-tombstones", help="after a restore: destroy again what was destroyed")
     replay.add_argument("file", type=Path, metavar="FILE", help="destroyed-keys.jsonl, or an export")
+
+
+def _privacy(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    retention = actions.add_parser(
+        "retention", help="remove what is over its time, as each business has said"
+    )
+    retention.add_argument("--tenant", default=None, help="short name of one tenant (all)")
+    retention.add_argument("--dry-run", action="store_true", help="count, and change nothing")
+    record = actions.add_parser("record-of-processing", help="Art. 30 GDPR, as Markdown")
+    record.add_argument("--tenant", required=True, help="short name of the tenant")
 
 
 def _users(command: argparse.ArgumentParser) -> None:

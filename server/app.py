@@ -17,8 +17,9 @@ from server.auth.identity import close_identity, make_identity
 from server.auth.settings import AuthSettings
 from server.channels.widget.pages import WidgetPages
 from server.channels.widget.socket import widget_socket
-from server.deps import Parts, dependencies
+from server.deps import Parts, dependencies, keyring_of
 from server.errors import render_error
+from server.jobs.privacy import forget_keys
 from server.protection.answers import StoredAnswers, TenantOrigins
 from server.protection.cors import CachedOrigins
 from server.protection.edge import Protection
@@ -41,6 +42,7 @@ def create_app(parts: Parts) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        await forget_keys(parts.bus, keyring_of(parts))
         yield
         await close_identity(identity)
         await protection.aclose()

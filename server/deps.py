@@ -100,15 +100,23 @@ def build_parts(
     )
 
 
+def keyring_of(parts: Parts) -> Keyring:
+    """The keys of a process that looks at data."""
+    keyring = parts.database.keyring
+    if keyring is None:
+        raise ConfigurationError("This process was started without master keys.")
+    return keyring
+
+
 async def require_keys(parts: Parts) -> None:
     """At the start of a process: what is sealed can be opened. Nothing is changed.
 
     Raises:
         MasterKeyMissing, ConfigurationError: a master key is lost or wrong.
     """
-    assert parts.database.keyring is not None
+    keyring = keyring_of(parts)
     async with parts.database.platform_session("start: one key of each master in use is tried") as session:
-        await verify_masters(session, parts.database.keyring.masters)
+        await verify_masters(session, keyring.masters)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from graphs.checkpoints import make_checkpoint_pool
 from graphs.context import Mind
 from graphs.runner import ConversationRunner
 from server.channels.senders import senders
-from server.deps import Parts, opened_parts, require_keys
+from server.deps import Parts, keyring_of, opened_parts, require_keys
 from server.jobs.anchors import anchor_all
 from server.jobs.desk import Desk
 from server.jobs.housekeeping import Chore, keep_house
@@ -31,6 +31,7 @@ from server.jobs.ingest import IngestJob
 from server.jobs.keys import KeyRotation
 from server.jobs.mail import MailJob
 from server.jobs.outbox import OutboxJob
+from server.jobs.privacy import forget_keys, opened_privacy
 from server.jobs.quarantine import run_in_quarantine
 from server.jobs.sweep import sweep_forever
 from server.mail.settings import MailSettings
@@ -75,8 +76,10 @@ async def run_worker() -> None:
     async with (
         opened_parts("worker") as parts,
         opened_inbox(parts, build_mind(parts), run_in_quarantine) as (inbox, outbox),
+        opened_privacy(parts.database, parts.files, parts.bus, parts.storage) as privacy,
     ):
         await require_keys(parts)
+        await forget_keys(parts.bus, keyring_of(parts))
         desk = Desk(inbox, outbox, IngestJob(parts.intake), max_turns=parts.settings.max_turns)
         await parts.resources.embedder.embed_query(
             "warm up"
@@ -85,8 +88,12 @@ async def run_worker() -> None:
             asyncio.create_task(
                 sweep_forever(parts.database, desk, parts.settings.sweep_seconds), name="sweep"
             ),
+            asyncio.create_task(privacy.run(parts.settings.sweep_seconds), name="privacy requests"),
             asyncio.create_task(mail_job(parts).run(parts.settings.sweep_seconds), name="mails"),
-            asyncio.create_task(keep_house(chores(parts)), name="housekeeping"),
+            asyncio.create_task(
+                keep_house([*chores(parts), Chore("retention", HOUR, privacy.keep_retention)]),
+                name="housekeeping",
+            ),
             asyncio.create_task(listen(parts.storage.redis_url or "", desk), name="wake-ups"),
             asyncio.create_task(
                 take_now(parts.storage.redis_url or "", desk.drain_inbox), name="fresh messages"
@@ -119,8 +126,7 @@ def mail_job(parts: Parts) -> MailJob:
 
 def chores(parts: Parts) -> list[Chore]:
     """What this worker does beside its work."""
-    assert parts.database.keyring is not None
-    keys = KeyRotation(parts.database, parts.database.keyring, parts.files)
+    keys = KeyRotation(parts.database, keyring_of(parts), parts.files)
     return [
         Chore("audit anchors", HOUR, partial(anchor_all, parts.database, parts.storage.data_dir)),
         Chore("keys of finished rotations", HOUR, keys.finish_all),

@@ -2,25 +2,21 @@
 in the mail, which only the owner of the address reads.
 """
 
-import re
-import secrets
-import unicodedata
 from datetime import UTC, datetime
 from uuid import UUID
 
 from server.auth.caller import Caller
-from server.auth.identity import INVITATION_LIFE, RESET_LIFE, VERIFY_LIFE, Identity, Where
+from server.auth.identity import RESET_LIFE, VERIFY_LIFE, Identity, Where
 from server.auth.lockout import TooManyAttempts
 from server.auth.passwords import Busy
+from server.auth.tenants import add_tenant
 from server.auth.tokens import opaque_digest
-from storage.errors import Conflict, Forbidden, Unauthenticated, ValidationFailed
+from storage.errors import Forbidden, Unauthenticated, ValidationFailed
 from storage.permissions import OWNER
 from storage.repositories import accounts, sessions
 from storage.repositories.accounts import Account
 from storage.sql import Session
-from storage.tenancy import TenantContext
 
-LANGUAGES = ("en", "de")
 _EXPIRED = "This link has expired or was used. Ask for a new one."
 _TRIES = 5
 
@@ -57,35 +53,11 @@ async def sign_up(
         if created is None:
             await _send_reset(identity, session, account, where)
             return
-        tenant_id = await _add_tenant(session, business, language, time_zone)
+        tenant_id = await add_tenant(session, business, language, time_zone, state="pending")
         owner = await accounts.role_id(session, tenant_id, OWNER)
         await accounts.join(session, tenant_id, account, owner)
         await _send_verification(identity, session, account, where)
         await identity.record(session, account.id, "account.created", where, tenant_id=tenant_id)
-
-
-async def _add_tenant(session: Session, business: str, language: str, time_zone: str) -> UUID:
-    slug = slug_of(business)
-    languages = [language, *(one for one in LANGUAGES if one != language)]
-    for attempt in range(5):
-        suffix = "" if attempt == 0 else f"-{secrets.token_hex(3)}"
-        made = await accounts.add_tenant(
-            session,
-            slug=slug[:50] + suffix,
-            name=business,
-            languages=languages,
-            time_zone=time_zone,
-            state="pending",
-        )
-        if made is not None:
-            return made
-    raise Conflict("No short name is free for this business. Choose another name.")
-
-
-def slug_of(name: str) -> str:
-    """A short name for addresses: small letters, digits and hyphens."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60] or "business"
 
 
 async def _send_verification(identity: Identity, session: Session, account: Account, where: Where) -> None:
@@ -244,34 +216,6 @@ async def _password_changed(
 # --- invitations ----------------------------------------------------------------------------------------------------
 
 
-async def invite(
-    identity: Identity,
-    context: TenantContext,
-    *,
-    email: str,
-    role_id: UUID,
-    role_name: str,
-    tenant_name: str,
-    language: str,
-    inviter: str,
-    where: Where,
-) -> UUID:
-    """Send somebody a link with which they become a member. That their role may be given was checked."""
-    async with identity.database.identity_session() as session:
-        return await identity.send_link(
-            session,
-            "invitation",
-            INVITATION_LIFE,
-            where,
-            account=None,
-            recipient=accounts.fold_email(email),
-            language=language,
-            values={"inviter": inviter, "tenant": tenant_name, "role": role_name},
-            tenant_id=context.tenant_id,
-            payload={"email": accounts.fold_email(email), "role_id": str(role_id), "by": context.actor},
-        )
-
-
 async def accept_invitation(
     identity: Identity, token: str, name: str | None, password: str | None, language: str, where: Where
 ) -> str:
@@ -312,7 +256,13 @@ async def accept_invitation(
             await _take_over(session, account.id, name or "", hashed)
             account = await accounts.by_id(session, account.id)
         await accounts.verify_email(session, account.id)
-        await accounts.join(session, found.tenant_id, account, UUID(found.payload["role_id"]))
+        role_id = UUID(found.payload["role_id"])
+        if not await accounts.has_role(session, found.tenant_id, role_id):
+            raise ValidationFailed(
+                "The role that you were invited for does not exist any more. Ask for a new invitation.",
+                field="token",
+            )
+        await accounts.join(session, found.tenant_id, account, role_id)
         await identity.record(
             session,
             account.id,

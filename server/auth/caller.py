@@ -14,6 +14,7 @@ from storage.tenancy import PLATFORM_TENANT, TenantContext
 IDLE = timedelta(minutes=30)
 """A browser that asked nothing for so long is signed out (programs have their refresh tokens' life instead)."""
 STEP_UP = timedelta(minutes=10)
+RIGHTS_GIVING = frozenset({"members:write", "roles:write", "keys:write"})
 SECOND_FACTORS = frozenset({"otp", "hwk", "rec", "mfa"})
 """Authentication methods (RFC 8176; ``rec`` is ours: a recovery code) that are more than a password."""
 
@@ -108,7 +109,9 @@ def _reason(standing: Standing) -> str | None:
         return "pending" if standing.tenant_state == "pending" else "suspended"
     if standing.member_state != "active":
         return "not_member"
-    needed = standing.factor_required or standing.role in SECOND_FACTOR_ROLES
+    # A role of the business's own that hands out rights is as dangerous as an administrator.
+    hands_out = RIGHTS_GIVING & set(standing.permissions)
+    needed = standing.factor_required or standing.role in SECOND_FACTOR_ROLES or bool(hands_out)
     if needed and standing.impersonation_id is None and not SECOND_FACTORS & set(standing.amr):
         return "second_factor"
     return None

@@ -9,6 +9,7 @@ from uuid import UUID
 from server.auth import passkeys, recovery, totp
 from server.auth.caller import Caller
 from server.auth.identity import Identity, Where
+from server.auth.rights import require_own_proof
 from server.auth.tokens import new_opaque, opaque_digest
 from storage.crypto.cipher import Subject
 from storage.errors import Conflict, Unauthenticated, ValidationFailed
@@ -110,6 +111,7 @@ async def start_totp(identity: Identity, caller: Caller) -> TotpSetup:
     Raises:
         Conflict: one is set up already.
     """
+    require_own_proof(caller)
     assert caller.account_id is not None
     async with identity.database.identity_session() as session:
         account = await accounts.by_id(session, caller.account_id)
@@ -128,6 +130,7 @@ async def confirm_totp(identity: Identity, caller: Caller, code: str, where: Whe
         ValidationFailed: the code is wrong.
         Conflict: nothing was begun.
     """
+    require_own_proof(caller)
     assert caller.account_id is not None
     async with identity.database.identity_session() as session:
         account = await accounts.by_id(session, caller.account_id)
@@ -147,6 +150,7 @@ async def confirm_totp(identity: Identity, caller: Caller, code: str, where: Whe
 
 async def remove_totp(identity: Identity, caller: Caller, where: Where) -> None:
     """Switch it off (after a step-up)."""
+    require_own_proof(caller)
     assert caller.account_id is not None
     async with identity.database.identity_session() as session:
         account = await accounts.by_id(session, caller.account_id)
@@ -163,6 +167,7 @@ async def renew_recovery_codes(identity: Identity, caller: Caller, where: Where)
     Raises:
         Conflict: there is no second factor that they could stand in for.
     """
+    require_own_proof(caller)
     assert caller.account_id is not None
     async with identity.database.identity_session() as session:
         account = await accounts.by_id(session, caller.account_id)
@@ -183,6 +188,7 @@ async def _new_recovery_codes(session: Session, account_id: UUID) -> list[str]:
 
 async def start_passkey(identity: Identity, caller: Caller, where: Where) -> tuple[str, dict[str, Any]]:
     """(challenge token, options for ``navigator.credentials.create``)."""
+    require_own_proof(caller)
     assert caller.account_id is not None
     token = new_opaque(PASSKEY_PREFIX)
     async with identity.database.identity_session() as session:
@@ -232,6 +238,7 @@ async def add_passkey(
         ValidationFailed: the ceremony is over, or the answer does not fit it.
         Conflict: this device is registered.
     """
+    require_own_proof(caller)
     assert caller.account_id is not None
     digest = opaque_digest(PASSKEY_PREFIX, challenge)
     async with identity.database.identity_session() as session:
@@ -263,6 +270,7 @@ async def remove_passkey(identity: Identity, caller: Caller, passkey_id: UUID, w
     Raises:
         NotFound: none of this person's.
     """
+    require_own_proof(caller)
     assert caller.account_id is not None
     async with identity.database.identity_session() as session:
         await accounts.remove_passkey(session, caller.account_id, passkey_id)

@@ -12,6 +12,7 @@ from server.auth.identity import Identity, Where
 from server.auth.lockout import TooManyAttempts
 from server.auth.passwords import Busy
 from server.auth.principals import SESSION_PREFIX
+from server.auth.rights import require_own_proof
 from server.auth.tokens import new_opaque, opaque_digest
 from storage.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from storage.repositories import accounts, sessions
@@ -329,6 +330,7 @@ async def switch_tenant(
     assert caller.standing is not None
     if caller.standing.impersonation_id is not None:
         raise Forbidden("An operator's session belongs to one business.")
+    require_own_proof(caller)
     async with identity.database.identity_session() as session:
         found = next(
             (

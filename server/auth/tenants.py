@@ -1,6 +1,8 @@
 """A business and what its owners decide about it. The fields of ``tenants.settings`` are those of ``Settings``."""
 
+import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -11,7 +13,6 @@ import msgspec
 from msgspec import Meta
 
 from server.auth import iso
-from server.auth.accounts import LANGUAGES, slug_of
 from server.auth.caller import Caller
 from server.auth.identity import Identity, Where
 from server.auth.rights import require_own, require_own_proof
@@ -49,6 +50,16 @@ class Settings(msgspec.Struct):
     branding: Branding = msgspec.field(default_factory=Branding)
     require_second_factor: bool = False
     retention: dict[str, int] = {}
+
+
+LANGUAGES = ("en", "de")
+"""Of a new business: the languages that the product speaks without being told more."""
+
+
+def slug_of(name: str) -> str:
+    """A short name for addresses: small letters, digits and hyphens."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60] or "business"
 
 
 def settings_of(record: TenantRecord) -> Settings:

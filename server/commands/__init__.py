@@ -69,6 +69,10 @@ def dispatch(arguments: argparse.Namespace) -> int:  # noqa: C901  # a table of 
             from server.commands.audit import run
 
             return _run(run(arguments))
+        case "privacy":
+            from server.commands.privacy import run
+
+            return _run(run(arguments))
         case "users":
             from server.commands.users import run
 

@@ -79,9 +79,13 @@ set search_path = public, pg_temp as $$
 declare removed int;
 begin
   perform set_config('app.tenant_id', tenant::text, true);
-  -- A turn that is still open needs its journal, however old it is.
-  delete from turn_steps s where s.tenant_id = tenant and s.ended_at < before
-     and not exists (select from inbox_messages m where m.tenant_id = s.tenant_id and m.turn_id = s.turn_id and m.state = 'pending');
+  -- Whole turns; one that is still open needs its journal, however old it is, and a legal hold keeps everything.
+  delete from turn_steps d using (
+    select s.turn_id from turn_steps s where s.tenant_id = tenant group by s.turn_id having max(s.ended_at) < before) old
+   where d.tenant_id = tenant and d.turn_id = old.turn_id
+     and not exists (select from inbox_messages m where m.tenant_id = tenant and m.turn_id = d.turn_id and m.state = 'pending')
+     and not exists (select from threads t join contacts c on c.tenant_id = t.tenant_id and c.id = t.contact_id
+                      where t.tenant_id = tenant and t.id = d.thread_id and c.legal_hold is not null);
   get diagnostics removed = row_count;
   return removed;
 end $$

@@ -367,6 +367,16 @@ async def join(session: Session, tenant_id: UUID, account: Account, role_id: UUI
     return rowcount(result) == 1
 
 
+async def has_role(session: Session, tenant_id: UUID, role_id: UUID) -> bool:
+    """Whether a tenant has a role; it then stays until the transaction ends."""
+    return (
+        await session.scalar(
+            text("select id from roles where tenant_id = :tenant and id = :id for key share"),
+            {"tenant": tenant_id, "id": role_id},
+        )
+    ) is not None
+
+
 async def role_id(session: Session, tenant_id: UUID, key: str) -> UUID:
     """A role of a tenant by its key.
 

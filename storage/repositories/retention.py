@@ -50,8 +50,11 @@ async def lock_threads(session: Session, threads: Sequence[UUID], before: dateti
 
 # --- traces ---------------------------------------------------------------------------------------------------------
 
+# The same as in the function prune_turns: whole turns, none that is open, none under a legal hold.
 _OLD_STEP = """
-    s.ended_at < :before and not exists (select from inbox_messages m where m.turn_id = s.turn_id and m.state = 'pending')
+    s.turn_id in (select d.turn_id from turn_steps d group by d.turn_id having max(d.ended_at) < :before)
+    and not exists (select from inbox_messages m where m.turn_id = s.turn_id and m.state = 'pending')
+    and not exists (select from threads t join contacts c on c.id = t.contact_id where t.id = s.thread_id and c.legal_hold is not null)
 """
 
 

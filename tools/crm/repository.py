@@ -101,7 +101,7 @@ async def fill_contact(session: Session, contact_id: UUID, fields: dict[str, Any
                email_bi = coalesce(c.email_bi, case when free.email then cast(:email_bi as bytea) end),
                phone = coalesce(c.phone, case when free.phone then cast(:phone as bytea) end),
                phone_bi = coalesce(c.phone_bi, case when free.phone then cast(:phone_bi as bytea) end)
-          from free where c.id = :id
+          from free where c.id = :id and c.erased_at is null
         """),
         {"id": contact_id, **await _sealed(session, contact_id, fields)},
     )
@@ -158,7 +158,7 @@ async def add_lead(
             added as (
               insert into leads (id, contact_id, stage_id, thread_id, title, summary)
               select :id, c.id, stage.id, :thread, cast(:title as bytea), cast(:summary as bytea) from contacts c, stage
-               where c.id = :contact
+               where c.id = :contact and c.erased_at is null
               returning id)
             select added.id, stage.name from added, stage
             """),

@@ -114,8 +114,7 @@ async def create_lead(
     }
     added = await repository.add_lead(session, **lead)
     if added is None:
-        if await repository.contact_by_id(session, contact_id) is None:
-            raise NotFound("No such contact.")
+        await _require_contact(session, contact_id)
         await repository.add_pipeline(session, *DEFAULT_PIPELINE)
         added = await repository.add_lead(session, **lead)
     if added is None:
@@ -132,6 +131,16 @@ async def add_note(session: Session, contact_id: UUID, author: str, body: str) -
     """
     if not body.strip():
         raise ValidationFailed("A note needs a text.", field="text")
-    if await repository.contact_by_id(session, contact_id) is None:
-        raise NotFound("No such contact.")
+    await _require_contact(session, contact_id)
     return await repository.add_note(session, contact_id, author, body.strip())
+
+
+async def _require_contact(session: Session, contact_id: UUID) -> None:
+    """Nothing new is written about somebody who was erased.
+
+    Raises:
+        NotFound: no such contact, or not any more.
+    """
+    found = await repository.contact_by_id(session, contact_id)
+    if found is None or found["erased_at"] is not None:
+        raise NotFound("No such contact.")
