@@ -27,6 +27,35 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+
+from server.auth import accounts, factors, passwords, sign_in
+from server.auth.caller import Caller
+from server.auth.devices import DeviceCookies
+from server.auth.factors import Proof
+from server.auth.identity import Identity, Where, close_identity, make_identity
+from server.auth.lockout import Guard
+from server.auth.password_policy import Verdict
+from server.auth.settings import AuthSettings
+from server.deps import build_parts
+from server.settings import ServerSettings
+from storage.errors import AppError
+from storage.ids import new_id
+from storage.repositories import accounts as rows
+from storage.repositories import members, sessions
+from storage.settings import StorageSettings
+from storage.sql import text
+from storage.tenancy import PLATFORM_TENANT, TenantContext
+from tests.server.auth.sign_in_model import (
+    REFUSED,
+    Answer,
+    Challenge,
+    Cookie,
+    Link,
+    Model,
+    Refresh,
+    Session,
+    Token,
+)
 from tests.support.servers import SECRET_KEY
 from tests.support.world import TestTenant, make_tenant
 
@@ -123,8 +152,8 @@ class Access(RuleBasedStateMachine):
 
     world: World
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(kind=kinds, protected=st.booleans())
+    def begin(self, kind: str, protected: bool) -> None:
         self.model = Model()
         Clock.step = 1000
         self.model.step = 1000
@@ -137,6 +166,10 @@ class Access(RuleBasedStateMachine):
         self.ids: dict[int, UUID] = {}
         self.members: list[UUID] = []
         self.account = self.world.run(self._person())
+        # Nothing is of interest before somebody is signed in, and half of it only with a second factor.
+        self.sign_in_rightly(None, kind)
+        if protected:
+            self.add_totp(0)
 
     async def _person(self) -> UUID:
         async with self.world.identity.database.identity_session() as session:
