@@ -59,6 +59,9 @@ fmt: setup-dev  ## format and mend what ruff can
 chaos: setup-dev  ## 2,000 messages while everything is killed at random
 	@cd $(ROOT) && $(VENV)/python -m tests.load.chaos $(ARGS)
 
+probes: setup-dev  ## 100,000 attempts of one tenant to reach another's data
+	@cd $(ROOT) && $(VENV)/python -m tests.isolation.probes $(ARGS)
+
 bench: setup-dev  ## figures into build/bench/*.json
 	@cd $(ROOT) && $(VENV)/python -m tests.load.bench $(ARGS)
 

@@ -9,6 +9,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 from server.embedded import package_path
+from server.openapi import describe
 
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 _PAGE = """<!doctype html>
@@ -32,7 +33,7 @@ class DocsController(Controller):
     @get("/openapi.json")
     async def schema(self, request: Request[Any, Any, Any]) -> dict[str, Any]:
         """The API as OpenAPI 3.1."""
-        return request.app.openapi_schema.to_schema()
+        return describe(request.app)
 
     @get("/start.js", media_type="text/javascript")
     async def start(self) -> str:

@@ -121,14 +121,14 @@ class TenantController(Controller):
         async with identity.database.identity_session(tenant_id) as session:
             return _shown(await rows.get(session, tenant_id), status=201)
 
-    @get("/current", opt={"scopes": ["tenant:read"]})
+    @get("/current", opt={"scopes": ["tenant:read"], "versioned": True})
     async def get_tenant(self, request: Request[Any, Any, Any]) -> Response[Tenant]:
         """The business that one works in now."""
         tenant_id = caller_of(request).context.tenant_id
         async with identity_of(request).database.identity_session(tenant_id) as session:
             return _shown(await rows.get(session, tenant_id))
 
-    @patch("/current", opt={"scopes": ["tenant:write"], "people": True})
+    @patch("/current", opt={"scopes": ["tenant:write"], "people": True, "versioned": True})
     async def change_tenant(
         self, data: JSONBody[TenantChange], request: Request[Any, Any, Any]
     ) -> Response[Tenant]:

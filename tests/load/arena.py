@@ -16,7 +16,15 @@ from server.embedded import Child
 from tests.sandbox.openai import OpenAISandbox
 from tests.sandbox.server import serve
 from tests.support.nursery import Nursery, kill, lives
-from tests.support.servers import SECRET_KEY, TEMPLATE, Addresses, Servers, make_template, start_servers
+from tests.support.servers import (
+    MASTER_KEYS,
+    SECRET_KEY,
+    TEMPLATE,
+    Addresses,
+    Servers,
+    make_template,
+    start_servers,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_DISK = ("max_connections=300",)
@@ -91,6 +99,7 @@ def arena(workers: int, sandbox: OpenAISandbox) -> Iterator[Arena]:
         os.environ.pop(name, None)
     os.environ["MODEL_CACHE_DIR"] = str(ROOT / "build" / "models")
     os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
+    os.environ["MASTER_KEYS"] = MASTER_KEYS
     servers = start_servers(WITH_DISK)
     try:
         servers.redis.stop()
@@ -104,6 +113,7 @@ def arena(workers: int, sandbox: OpenAISandbox) -> Iterator[Arena]:
             env = {
                 "DATABASE_URL": embedded.postgres_url(servers.postgres_port, "only-for-tests", TEMPLATE),
                 "SECRET_KEY": SECRET_KEY,
+                "MASTER_KEYS": MASTER_KEYS,
                 "REDIS_URL": servers.redis_url,
                 "CHROMA_URL": servers.chroma_url,
                 "SECRETARY_DATA": str(data),

@@ -8,19 +8,23 @@ from pathlib import Path
 import uvloop
 
 from tests.load import path_against_graph, sustained
-from tests.support.servers import TEMPLATE, Addresses, make_template, start_servers
+from tests.support.servers import MASTER_KEYS, TEMPLATE, Addresses, make_template, start_servers
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_DISK = ("max_connections=200",)
 
 
+ALL = ["path", "sustained", "limiter", "guard", "sign-in"]
+
+
 def main() -> None:
     """Run all benchmarks, or the named ones."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", choices=["path", "sustained", []], help="path, sustained (all)")
-    only = parser.parse_args().only or ["path", "sustained"]
+    parser.add_argument("only", nargs="*", choices=[*ALL, []], help=f"{', '.join(ALL)} (all)")
+    only = parser.parse_args().only or ALL
     os.environ["MODEL_CACHE_DIR"] = str(ROOT / "build" / "models")
     os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
+    os.environ["MASTER_KEYS"] = MASTER_KEYS
     if "path" in only:
         servers = start_servers(WITH_DISK)
         try:

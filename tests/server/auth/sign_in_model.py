@@ -249,7 +249,7 @@ class Model:
         if not link.open:
             return False
         self.password = new
-        self.security += 0
+        self.security += 1
         self.end()
         self._drop()
         return True
