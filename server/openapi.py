@@ -17,6 +17,7 @@ from litestar.response import Redirect, Stream
 from litestar.response import Response as AnyResponse
 from litestar.routes import HTTPRoute
 
+from server.api.fields import END
 from server.protection.idempotency import MAX_KEY, METHODS
 
 Json = dict[str, Any]
@@ -109,6 +110,7 @@ def _made(app: Litestar) -> Json:
     }
     for handler, operation in found:
         _complete(handler, operation)
+    described["paths"] = _for_openapi(described["paths"])
     return described
 
 
@@ -128,7 +130,9 @@ def _describe_bodies(found: list[tuple[HTTPRouteHandler, Json]]) -> Json:
             places += [(media, data.annotation) for media in operation["requestBody"]["content"].values()]
         returned = _returned(handler)
         success = operation["responses"].get(str(handler.status_code), {})
-        if returned is not None:
+        if "produces" in handler.opt:
+            success["content"] = {media_type: {"schema": {}} for media_type in handler.opt["produces"]}
+        elif returned is not None:
             places += [(media, returned) for media in success.get("content", {}).values()]
     types = [annotation for _, annotation in places]
     schemas, named = msgspec.json.schema_components(
@@ -166,11 +170,20 @@ def _unknown_type(given: type) -> Json:
     raise NotImplementedError(given)
 
 
-def _for_openapi(schema: Json) -> Json:
-    """The Struct's docstring without its indentation."""
-    if "description" in schema:
-        schema["description"] = re.sub(r"\s*\n\s*", " ", schema["description"]).strip()
-    return schema
+def _for_openapi(schema: Any) -> Any:
+    """A schema in the words of its readers: docstrings without indentation, and patterns in JSON Schema's dialect (ECMA 262), in which
+    ``$`` is the end and nothing else.
+    """
+    if isinstance(schema, list):
+        return [_for_openapi(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _for_openapi(part) for name, part in schema.items()}
+    if isinstance(made.get("description"), str):
+        made["description"] = re.sub(r"\s*\n\s*", " ", made["description"]).strip()
+    if isinstance(made.get("pattern"), str):
+        made["pattern"] = made["pattern"].replace(END, "$")
+    return made
 
 
 def _complete(handler: HTTPRouteHandler, operation: Json) -> None:

@@ -1,10 +1,12 @@
-"""Logs as JSON lines. Ids, codes and durations; never what a customer wrote."""
+"""Logs as JSON lines. Ids, codes and durations; never what a customer wrote (server/masking.py is the last line of defence)."""
 
 import logging
 import sys
 from typing import TextIO
 
 import structlog
+
+from server.masking import mask_event
 
 
 def configure_logging(level: str, stream: TextIO = sys.stdout) -> None:
@@ -19,6 +21,7 @@ def configure_logging(level: str, stream: TextIO = sys.stdout) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        mask_event,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -14,7 +14,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 from msgspec import Meta
 
 from server.api.auth.request import identity_of, where_of
-from server.api.fields import Line, Permission, Reason
+from server.api.fields import END, Line, Permission, Reason
 from server.auth import operators
 from server.auth.guard import caller_of
 from storage.errors import NotFound, ValidationFailed
@@ -129,7 +129,7 @@ class ImpersonationToken(msgspec.Struct):
     token_type: str = "Bearer"  # noqa: S105  # the scheme's name
 
 
-FlagKey = Annotated[str, Parameter(pattern=r"^[a-z][a-z0-9_.-]{0,59}$")]
+FlagKey = Annotated[str, Parameter(pattern=rf"^[a-z][a-z0-9_.-]{{0,59}}{END}")]
 
 
 class AdminController(Controller):

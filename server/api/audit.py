@@ -100,7 +100,15 @@ class AuditController(Controller):
             [f"{finding.seq}: {finding.what}" for finding in verdict.findings],
         )
 
-    @get("/export", opt={"scopes": ["audit:export"], "step_up": True, "limit": "export"})
+    @get(
+        "/export",
+        opt={
+            "scopes": ["audit:export"],
+            "step_up": True,
+            "limit": "export",
+            "produces": ("application/x-ndjson", "text/csv"),
+        },
+    )
     async def export(
         self,
         request: Request[Any, Any, State],
@@ -113,7 +121,7 @@ class AuditController(Controller):
         database: Database = request.app.state.database
         async with database.tenant_session(context) as session:
             await audit.record(session, context, "audit.exported", "audit_log", "entries", form=form)
-        types = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+        types = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
         return Stream(
             _export(database, context, form, since, until),
             media_type=types[form],

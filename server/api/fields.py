@@ -4,15 +4,20 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+END = r"$(?!\n)"
+"""The end of a text. Python's ``$`` alone stands before a last line break too, which would come in with it."""
 # No control characters: nothing that a person types on purpose, and the way into mail headers and logs.
-_LINE = r"^[^\x00-\x1f\x7f\u2028\u2029]*\S[^\x00-\x1f\x7f\u2028\u2029]*$"
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff"
+_OUT = rf'@\s{_CONTROL}<>,;:"\\'  # of an address's parts
+_ATOM = f"[^{_OUT}]"
+_LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*{END}"
 
 Email = Annotated[
     str,
     Meta(
         min_length=3,
         max_length=254,
-        pattern=r"^[^@\s\x00-\x1f\x7f<>,;:\"\\]+@[^@\s\x00-\x1f\x7f<>,;:\"\\]+\.[^@\s\x00-\x1f\x7f<>,;:\"\\.]+$",
+        pattern=rf"^{_ATOM}+@{_ATOM}+\.[^.{_OUT}]+{END}",
         description="An e-mail address.",
     ),
 ]
@@ -24,7 +29,7 @@ Reason = Annotated[
 Password = Annotated[str, Meta(min_length=1, max_length=1024)]
 Opaque = Annotated[str, Meta(min_length=1, max_length=200)]
 Code = Annotated[str, Meta(min_length=6, max_length=20)]
-Slug = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Language = Annotated[str, Meta(pattern=r"^[a-z]{2}$", description="ISO 639-1, such as de.")]
-Permission = Annotated[str, Meta(max_length=60, pattern=r"^[a-z]+:[a-z]+$")]
+Slug = Annotated[str, Meta(min_length=1, max_length=60, pattern=rf"^[a-z0-9]+(-[a-z0-9]+)*{END}")]
+Language = Annotated[str, Meta(pattern=rf"^[a-z]{{2}}{END}", description="ISO 639-1, such as de.")]
+Permission = Annotated[str, Meta(max_length=60, pattern=rf"^[a-z]+:[a-z]+{END}")]
 JsonObject = dict[str, Any]

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from server.api.auth.request import identity_of, where_of
 from server.api.changes import transaction
-from server.api.fields import Email, Name, Permission
+from server.api.fields import END, Email, Name, Permission
 from server.auth import invitations, rights
 from server.auth.guard import caller_of
 from storage.errors import Conflict, NotFound, ValidationFailed
@@ -26,7 +26,7 @@ from storage.sql import Session
 from storage.tenancy import TenantContext
 
 Limit = Annotated[int, Parameter(ge=1, le=200)]
-RoleKey = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{1,39}$")]
+RoleKey = Annotated[str, Meta(pattern=rf"^[a-z][a-z0-9_]{{1,39}}{END}")]
 Permissions = Annotated[list[Permission], Meta(min_length=1, max_length=60)]
 MAX_ROLES = 50
 

@@ -289,7 +289,7 @@ class PrivacyRulesController(Controller):
 
     @get(
         "/record-of-processing",
-        opt={"scopes": ["privacy:read"]},
+        opt={"scopes": ["privacy:read"], "produces": ("application/json", "text/markdown")},
     )
     async def record_of_processing(
         self,
@@ -301,7 +301,7 @@ class PrivacyRulesController(Controller):
         tenant = await tenants.get(session, context.tenant_id)
         record = record_of(tenant.name, rules_of(tenant.settings), recipients(), datetime.now(UTC))
         if request.accept.best_match(["application/json", "text/markdown"]) == "text/markdown":
-            return Response(markdown(record), media_type="text/markdown; charset=utf-8")
+            return Response(markdown(record), media_type="text/markdown")
         return Response(asdict(record), media_type="application/json")
 
 

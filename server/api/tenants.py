@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from server.api.auth.request import identity_of, where_of
 from server.api.changes import etag, require_match
-from server.api.fields import Language, Line, Name
+from server.api.fields import END, Language, Line, Name
 from server.auth import tenants
 from server.auth.guard import caller_of
 from server.auth.rights import require_fresh, require_own
@@ -20,9 +20,9 @@ from storage.repositories import accounts, audit
 from storage.repositories import tenants as rows
 from storage.repositories.tenants import TenantRecord
 
-_Key = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+_Key = Annotated[str, Meta(pattern=rf"^[a-z][a-z0-9_]{{0,39}}{END}")]
 _Policy = Annotated[str, Meta(min_length=1, max_length=4000)]
-_Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2, such as AT.")]
+_Country = Annotated[str, Meta(pattern=rf"^[A-Z]{{2}}{END}", description="ISO 3166-1 alpha-2, such as AT.")]
 _Days = Annotated[int, Meta(ge=1, le=36_500)]
 
 

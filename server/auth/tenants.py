@@ -31,14 +31,20 @@ RESERVED = frozenset({"callback", "identities", "link", "platform"})
 MIN_AUDIT_DAYS = 30
 """storage/migrations/audit_functions.py removes nothing younger either."""
 
-_TITLE = Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")
+# As server.api.fields.Name, which this layer does not import.
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff"
+_TITLE = Meta(
+    min_length=1,
+    max_length=120,
+    pattern=rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$(?!\n)",
+)
 
 
 class Branding(msgspec.Struct, forbid_unknown_fields=True):
     """How the business shows itself: title, a colour as #rrggbb, and the https address of its logo."""
 
     title: Annotated[str, _TITLE] | None = None
-    color: Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+    color: Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}$(?!\n)")] | None = None
     logo_url: Annotated[str, Meta(max_length=2000)] | None = None
 
 

@@ -7,7 +7,7 @@ stands in front of Litestar's router instead. The order, from outside:
 2. Litestar's exception handler and router.
 3. ``Protection.middleware``: ``AddressLimitMiddleware``, ``BodyLimitMiddleware``, ``IdempotencyMiddleware``.
 4. the application's guards; the one that finds the caller calls ``Protection.check_caller``.
-5. ``Protection.before_request``: replays, or begins, a request with an Idempotency-Key.
+5. ``Protection.before_request``: looks at the query; replays, or begins, a request with an Idempotency-Key.
 6. the handler.
 """
 
@@ -29,6 +29,7 @@ from server.protection.errors import AddressTooLong, HeadersTooLarge, MethodNotA
 from server.protection.headers import Headers, secured
 from server.protection.idempotency import Idempotency, IdempotencyMiddleware, IdempotencyStore
 from server.protection.limits import AddressLimitMiddleware, RateLimits, rate_headers
+from server.protection.queries import check_query
 from server.protection.settings import ProtectionSettings
 from storage.errors import AppError, ConfigurationError
 from storage.limits import RateLimiter
@@ -70,6 +71,7 @@ class Protection:
 
     async def before_request(self, request: Any) -> Any:
         """For ``Litestar(before_request=protection.before_request)``."""
+        check_query(request.scope)
         return await self.idempotency.before_request(request) if self.idempotency else None
 
     async def check_caller(

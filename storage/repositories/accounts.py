@@ -368,10 +368,10 @@ async def join(session: Session, tenant_id: UUID, account: Account, role_id: UUI
 
 
 async def has_role(session: Session, tenant_id: UUID, role_id: UUID) -> bool:
-    """Whether a tenant has a role; it then stays until the transaction ends."""
+    """Whether a tenant has a role. One that is removed before the commit still fails by its key."""
     return (
         await session.scalar(
-            text("select id from roles where tenant_id = :tenant and id = :id for key share"),
+            text("select id from roles where tenant_id = :tenant and id = :id"),
             {"tenant": tenant_id, "id": role_id},
         )
     ) is not None
