@@ -1,7 +1,5 @@
 """One shape for every error: ``{"error": {"code", "message", "details", "request_id"}}``."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -10,7 +8,6 @@ from litestar.exceptions import HTTPException, ValidationException
 from sqlalchemy.exc import DataError, IntegrityError
 
 from server.auth.guard import request_id_of
-from server.protection.address import client_address
 from storage.errors import AppError
 
 log = structlog.get_logger(__name__)
@@ -31,37 +28,6 @@ _CODES = {
     431: "TOO_LARGE",
     503: "UPSTREAM_UNAVAILABLE",
 }
-
-
-class Sparse:
-    """Lets some log lines a second pass and counts the rest: whoever sends a flood of bad requests must not fill the disk with them.
-
-    Args:
-        most: lines in a second.
-        clock: seconds that only grow.
-    """
-
-    def __init__(self, most: int = 50, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
-        self._clock = clock
-        self._second = 0
-        self._lines = 0
-        self._left_out = 0
-
-    def passes(self) -> int | None:
-        """How many were left out before this line; None where it is left out itself."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        if self._lines >= self._most:
-            self._left_out += 1
-            return None
-        self._lines += 1
-        before, self._left_out = self._left_out, 0
-        return before
-
-
-_refusals = Sparse()
 
 
 def envelope(code: str, message: str, details: dict[str, Any], request_id: str | None) -> dict[str, Any]:
@@ -97,33 +63,12 @@ def render_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         status, code, message = 422, "VALIDATION_ERROR", "The request holds a value that cannot be stored."
     if status >= 500:
         log.error("request_failed", path=request.url.path, code=code, exc_info=error)
-    else:
-        _log_refusal(request, status, code, details)
+    request.scope["state"]["refused"] = code
     return Response(
         envelope(code, message, details, request_id),
         status_code=status,
         media_type=MediaType.JSON,
         headers=headers,
-    )
-
-
-def _log_refusal(request: Request[Any, Any, Any], status: int, code: str, details: dict[str, Any]) -> None:
-    """Who was refused what (ASVS 5.0 V16.3): a wrong password, a missing right, a forged request, a limit, an input of the wrong form.
-    The route, not the address that was asked: that is the stranger's own text.
-    """
-    left_out = _refusals.passes()
-    if left_out is None:
-        return
-    networks = request.app.state.protection.settings.networks
-    log.warning(
-        "request_refused",
-        status=status,
-        code=code,
-        method=request.method,
-        route=request.scope.get("path_template") or "unknown",
-        address=client_address(request.scope, networks),
-        missing_scopes=details.get("missing_scopes"),
-        left_out=left_out,
     )
 
 

@@ -52,7 +52,9 @@ def mask_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
         if name.startswith("_"):  # structlog's own, such as the record
             continue
         if name in _OWN:
-            event[name] = _printable(mask_text(value)) if name == "event" and isinstance(value, str) else value
+            event[name] = (
+                _printable(mask_text(value)) if name == "event" and isinstance(value, str) else value
+            )
         else:
             event[name] = masked(name, value)
     return event
@@ -77,7 +79,9 @@ def masked(name: str, value: Any, depth: int = 0) -> Any:
     if depth >= _MAX_DEPTH:
         return MASKED
     if isinstance(value, Mapping):
-        return {_printable(mask_text(str(key))): masked(str(key), item, depth + 1) for key, item in value.items()}
+        return {
+            _printable(mask_text(str(key))): masked(str(key), item, depth + 1) for key, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
         return [masked("", item, depth + 1) for item in value]
     return _printable(mask_text(str(value)))

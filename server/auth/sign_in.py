@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+import structlog
+
 from server.auth import factors
 from server.auth.caller import Caller
 from server.auth.identity import Identity, Where
@@ -20,6 +22,8 @@ from storage.repositories.accounts import Account, Membership
 from storage.repositories.sessions import OneTime, Rotation
 from storage.sql import Session
 from storage.tenancy import PLATFORM_TENANT
+
+log = structlog.get_logger(__name__)
 
 Kind = Literal["browser", "program"]
 CHALLENGE_LIFE = timedelta(minutes=5)
@@ -75,6 +79,7 @@ async def by_password(
         await identity.guard.withdrawn(account_key, where.ip, where.device_cookie)
         raise
     if not right or account is None or account.state != "active":
+        log.warning("sign_in_failed", step="password", whose=account_key)
         await identity.guard.failed(account_key, where.ip, where.device_cookie)
         raise Unauthenticated(WRONG)
     await identity.guard.succeeded(account_key, where.ip, where.device_cookie)
@@ -154,6 +159,7 @@ async def by_second_factor(identity: Identity, token: str, proof: factors.Proof,
         else:
             signed_in = None
     if signed_in is None:
+        log.warning("sign_in_failed", step="second factor", account_id=str(found.account_id))
         await identity.guard.failed(account_key, where.ip, where.device_cookie)
         raise Unauthenticated("The code is wrong or was used before.")
     await identity.guard.succeeded(account_key, where.ip, where.device_cookie)

@@ -29,6 +29,7 @@ from server.protection.errors import AddressTooLong, HeadersTooLarge, MethodNotA
 from server.protection.headers import Headers, secured
 from server.protection.idempotency import Idempotency, IdempotencyMiddleware, IdempotencyStore
 from server.protection.limits import AddressLimitMiddleware, RateLimits, rate_headers
+from server.protection.refusals import Refusals
 from server.protection.queries import check_query
 from server.protection.settings import ProtectionSettings
 from storage.errors import AppError, ConfigurationError
@@ -124,6 +125,7 @@ class Edge:
         self._cors = protection.cors
         self._trusted = protection.settings.networks
         self._always_https = (protection.settings.public_url or "").startswith("https://")
+        self._refusals = Refusals(self._trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def protected(message: Message) -> None:
@@ -179,6 +181,8 @@ class Edge:
         if message["type"] == "http.response.start":
             started: Any = message
             started["headers"] = await self._headers(started.get("headers", ()), scope, started["status"])
+            if 400 <= started["status"] < 500:
+                self._refusals.told(scope, started["status"])
         await send(message)
 
     async def _refuse_handshake(self, message: Message, scope: Scope, send: Send) -> None:
@@ -193,6 +197,8 @@ class Edge:
         sentence = str(closing.get("reason") or "This socket is not open to you.")
         if status >= 500 and "route_handler" not in scope:  # what Litestar says of a socket's unknown address
             status, sentence = 404, "No such address."
+        if status < 500:
+            self._refusals.told(scope, status)
         body = msgspec.json.encode(
             envelope(
                 code_of(status), sentence if status < 500 else "Try again later.", {}, request_id_of(scope)
@@ -228,6 +234,7 @@ def code_of(status: int) -> str:
 
 async def _refuse(refused: AppError, scope: Scope, send: Send) -> None:
     """The error's envelope, or for a socket a close, which Litestar's convention for its code describes."""
+    scope["state"]["refused"] = refused.code
     if scope["type"] != ScopeType.HTTP:
         close: Any = {"type": "websocket.close", "code": 4000 + refused.status, "reason": refused.message}
         await send(close)

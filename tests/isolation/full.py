@@ -11,13 +11,14 @@ from psycopg.rows import dict_row
 from sqlalchemy import text
 
 from graphs.checkpoints import TenantSaver, make_checkpoint_pool
+from server.channels.widget.frames import new_session_id, visitor_id
 from server.deps import Parts
 from storage.base import TenantTable
 from storage.crypto.cipher import Subject
 from storage.ids import new_id
 from storage.migrate import CHECKPOINT_TABLES
 from storage.models.all import Base
-from storage.repositories import idempotency, inbox, members, outbox
+from storage.repositories import idempotency, inbox, members, outbox, threads
 from storage.sql import Session
 from tests.sandbox.openai import OpenAISandbox, Reply, ToolCall
 from tests.support.world import TestTenant, Visitor, answering, make_tenant, make_visitor
@@ -39,14 +40,18 @@ class FullTenant:
     """A tenant whose texts all hold ``canary``, a word that stands nowhere else.
 
     Attributes:
-        ids: every id of every row, by table.
+        visitor_session: the id that the visitor's widget keeps; whoever has it is that visitor.
+        file_id: an export of the contact, in the store for files.
+        ids: every id of every row, by table; of the tables of people those of the tenant's staff.
     """
 
     tenant: TestTenant
     canary: str
     email: str
     visitor: Visitor
+    visitor_session: str
     document_id: UUID
+    file_id: UUID
     ids: dict[str, list[UUID]]
 
     @property
@@ -59,7 +64,9 @@ async def fill(parts: Parts, sandbox: OpenAISandbox, admin: psycopg.Connection[A
     canary = f"{slug}quartz"
     email = f"anna@{canary}.example"
     tenant = await make_tenant(parts, slug)
-    visitor, second, third = [await make_visitor(parts, tenant) for _ in range(3)]
+    visitor_session = new_session_id()
+    visitor = await _remembered(parts, tenant, visitor_session)
+    second, third = [await make_visitor(parts, tenant) for _ in range(2)]
     call = ToolCall("crm_create_lead", {"subject": f"offer {canary}", "email": "⟦EMAIL_1⟧"})
     sandbox.script(ROUTED, Reply(tool_calls=(call,)), f"We will send you the {canary}.")
     sandbox.script(ROUTED, f"Yes, {canary} is here.")
@@ -102,13 +109,32 @@ async def fill(parts: Parts, sandbox: OpenAISandbox, admin: psycopg.Connection[A
             },
         )
         await _fill_identity(session, contact_id)
+        file_id = new_id()
+        await parts.files.put(
+            tenant.context, session.cipher, file_id, f"all of {canary}".encode(), Subject.contact(contact_id)
+        )
+        await session.execute(
+            text("""
+            update privacy_requests set file_id = :file, finished_at = now(), expires_at = now() + interval '7 days' where kind = 'export'
+            """),
+            {"file": file_id},
+        )
         await idempotency.begin(session, tenant.context.actor, canary, "00")
+    await _fill_people(parts, tenant, canary)
     await _leave_a_pending_write(parts, tenant, visitor.thread_id)
     body = f"# The {canary}\n\nThe {canary} costs 480 euros and is ready on Monday.\n"
     document_id = await parts.intake.accept(tenant.context, body.encode(), f"{canary}.md")
     assert await parts.intake.process(tenant.context, document_id) == "ready"
     ids = {table: ids_in(rows_of(admin, table, tenant.info.id)) for table in [*TENANT_TABLES, "tenants"]}
-    return FullTenant(tenant, canary, email, visitor, document_id, ids)
+    ids |= {table: ids_in(rows) for table, rows in rows_of_people(admin, tenant.info.id).items()}
+    return FullTenant(tenant, canary, email, visitor, visitor_session, document_id, file_id, ids)
+
+
+async def _remembered(parts: Parts, tenant: TestTenant, session_id: str) -> Visitor:
+    """A visitor whose session id is known here, as their browser knows it."""
+    async with parts.database.tenant_session(tenant.context) as session:
+        thread_id, _, _ = await threads.open_thread(session, tenant.channel.id, visitor_id(session_id))
+    return Visitor(tenant, thread_id, parts)
 
 
 async def _fill_identity(session: Session, contact_id: UUID) -> None:
@@ -150,6 +176,37 @@ async def _fill_identity(session: Session, contact_id: UUID) -> None:
     )
 
 
+async def _fill_people(parts: Parts, tenant: TestTenant, canary: str) -> None:
+    """What belongs to the tenant's staff, in the tables of people; a wait for an invitation's answer, an operator's request."""
+    values: dict[str, Any] = {
+        "tenant": tenant.info.id,
+        "account": tenant.staff_id,
+        "hash": lambda: uuid4().bytes + uuid4().bytes,
+    }
+    statements = (
+        """insert into sessions (id, account_id, tenant_id, kind, token_hash, security_version, amr, expires_at, device, place)
+           values (:id, :account, :tenant, 'browser', :hash, 1, '{pwd}', now() + interval '12 hours', :canary, 'unknown')""",
+        """insert into refresh_tokens (id, session_id, generation, token_hash)
+           select :id, id, 1, :hash from sessions where account_id = :account""",
+        "insert into recovery_codes (id, account_id, code_hash) values (:id, :account, :hash)",
+        """insert into passkeys (id, account_id, credential_id, public_key, sign_count, name)
+           values (:id, :account, :hash, 'k', 1, :canary)""",
+        """insert into one_time_tokens (id, tenant_id, purpose, token_hash, payload, expires_at)
+           select :id, :tenant, 'invitation', :hash, jsonb_build_object('email', :canary || '@new.example', 'role_id', r.id, 'by', 'user:x'),
+                  now() + interval '7 days' from roles r where r.tenant_id = :tenant and r.key = 'staff'""",
+        """insert into sso_identities (id, account_id, connection_id, subject)
+           select :id, :account, c.id, :canary from sso_connections c where c.tenant_id = :tenant""",
+        """insert into impersonations (id, tenant_id, requested_by, reason, permissions, minutes)
+           values (:id, :tenant, :account, :canary, '{inbox:read}', 30)""",
+        """insert into mails (id, account_id, template, language, dedupe_key) values (:id, :account, 'verify_email', 'en', :canary)""",
+    )
+    async with parts.database.identity_session() as session:
+        for statement in statements:
+            given = {**values, "id": new_id(), "hash": values["hash"](), "canary": canary}
+            named = {name: value for name, value in given.items() if f":{name}" in statement}
+            await session.execute(text(statement), named)
+
+
 async def _leave_a_pending_write(parts: Parts, tenant: TestTenant, thread_id: UUID) -> None:
     """A turn that ends well leaves none behind; one that waits for an approval does."""
     pool = make_checkpoint_pool(parts.storage.role_urls().app, size=2)
@@ -174,6 +231,34 @@ def rows_of(admin: psycopg.Connection[Any], table: str, tenant_id: UUID) -> list
     query = f"select to_jsonb(t) as row from {table} t where {owner} = %s order by to_jsonb(t)::text"
     with admin.cursor(row_factory=dict_row) as cursor:
         return [found["row"] for found in cursor.execute(query.encode(), (str(tenant_id),))]
+
+
+PEOPLE_OF = {
+    "accounts": "id in (select account_id from members where tenant_id = %(tenant)s)",
+    "refresh_tokens": "session_id in (select id from sessions where tenant_id = %(tenant)s)",
+    **dict.fromkeys(("sessions", "impersonations"), "tenant_id = %(tenant)s"),
+    "one_time_tokens": "tenant_id = %(tenant)s or account_id in (select account_id from members where tenant_id = %(tenant)s)",
+    **dict.fromkeys(
+        ("recovery_codes", "passkeys", "mails", "sso_identities"),
+        "account_id in (select account_id from members where tenant_id = %(tenant)s)",
+    ),
+}
+"""Which rows of a table of people are of a tenant's people, in SQL."""
+
+
+def rows_of_people(admin: psycopg.Connection[Any], tenant_id: UUID) -> dict[str, list[Row]]:
+    """The rows of a tenant's people in the tables of no tenant."""
+    with admin.cursor(row_factory=dict_row) as cursor:
+        return {
+            table: [
+                found["row"]
+                for found in cursor.execute(
+                    f"select to_jsonb(t) as row from {table} t where {condition} order by to_jsonb(t)::text".encode(),
+                    {"tenant": tenant_id},
+                )
+            ]
+            for table, condition in PEOPLE_OF.items()
+        }
 
 
 def snapshot(

@@ -51,7 +51,10 @@ class WidgetPages(Controller):
         page = (STATIC / "demo.html").read_text(encoding="utf-8")
         base = parts.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
         filled = page.replace("{{ widget_key }}", escape(key)).replace("{{ base_url }}", escape(base))
-        policy = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; base-uri 'none'"
+        policy = (
+            "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+            "frame-ancestors 'none'"
+        )
         return Response(filled, media_type=MediaType.HTML, headers={"content-security-policy": policy})
 
 

@@ -212,7 +212,7 @@ class Model:
     def switch(self, session: Session, tenant: int) -> bool:
         if not self.members[tenant].active:
             return False
-        pass
+        session.tenant = tenant
         self.renew(session)
         return True
 
