@@ -13,8 +13,8 @@ from agents.supervisor.pii import Masker
 from agents.toolbox import Toolbox
 from storage.journal import TurnJournal
 from storage.placeholders import Vault
+from storage.repositories.claims import Claim
 from storage.repositories.directory import TenantInfo
-from storage.repositories.inbox import Claim
 from storage.tenancy import TenantContext
 from tools.sdk.context import Resources
 from tools.sdk.registry import Registry

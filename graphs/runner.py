@@ -10,8 +10,9 @@ from graphs.conversation.graph import RECURSION_LIMIT, make_graph
 from storage.crypto.cipher import LocalSealer
 from storage.journal import TurnJournal
 from storage.placeholders import Vault
+from storage.repositories.claims import Claim
 from storage.repositories.directory import TenantInfo
-from storage.repositories.inbox import Claim, Reply
+from storage.repositories.inbox import Reply
 from storage.tenancy import TenantContext
 from tools.sdk.runner import Conversation, ToolRunner
 

@@ -19,7 +19,7 @@ _DENIED = frozenset(
     masterkeys newpassword otp passphrase passwd password privatekey proxyauthorization recoverycode refreshtoken secret secretkey
     sessioncookie setcookie sid token totp
     body email emailaddress filename iban message messagetext phone phonenumber prompt quote recipient text transcript useragent
-    """.split()
+    """.split()  # noqa: SIM905  # a table of words
 )
 _NOT_LETTERS = re.compile(r"[^a-z]")
 # Ours, of values that we made: never looked into.
@@ -33,16 +33,17 @@ _FORMS = re.compile(
     | (?P<jwt>\beyJ[\w-]{{5,}}\.[\w-]{{5,}}(?:\.[\w-]*)?)
     | (?P<login>(?<=://)[^\s/@:]*:[^\s/@]+(?=@))
     | (?P<bearer>(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{{8,}})
-    | (?P<named>(?i:\b[\w-]*(?:password|passwd|secret|token|api[-_]?key|cookie|authorization)["']?\s*[=:]\s*)["']?[^\s"',;&]+)
+    | (?P<named>(?i:\b[\w-]{{0,40}}(?:password|passwd|secret|token|api[-_]?key|cookie|authorization)["']?\s*[=:]\s*)["']?[^\s"',;&]+)
     | (?P<email>[^\s@<>"'(),;:=]{{1,64}}@[^\s@<>"'(),;:]+\.\w{{2,}})
     | (?P<opaque>\b(?:[a-z]{{2,12}}_|sk-)[A-Za-z0-9_-]{{24,}}|(?<![\w/.-])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])(?=[\w-]*\d)[\w-]{{32,}}(?![\w/.-]))
     | (?P<iban>\b[A-Z]{{2}}\d{{2}}(?:[ ]?[A-Z0-9]{{4}}){{2,7}}(?:[ ]?[A-Z0-9]{{1,3}})?\b)
     | (?P<card>(?<![\w.-])\d(?:[ -]?\d){{12,18}}(?![\w.-]))
-    | (?P<phone>(?<![\w.:+-])(?:\+|00)[1-9](?:[ ()/.-]{{0,2}}\d){{6,14}}(?![\w])|(?<![\w.:+-])0[1-9]\d{{1,4}}[ /-]\d(?:[ /-]?\d){{4,10}}(?![\w]))
+    | (?P<phone>(?<![\w.:+-])(?:\+|00)[1-9](?:[ ()/.-]{{0,2}}\d){{6,14}}(?!\w)
+               |(?<![\w.:+-])0[1-9]\d{{1,4}}[ /-]\d(?:[ /-]?\d){{4,10}}(?!\w))
     """,
     re.VERBOSE,
 )
-# What would end a line, or drive a terminal: C0 (but for what JSON escapes itself), DEL, C1, the Unicode separators, and directions of writing.
+# What would end a line, drive a terminal or turn text around: C0 (JSON escapes tab and line feed), DEL, C1, separators, directions.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 

@@ -152,6 +152,14 @@ def _describe_bodies(found: list[tuple[HTTPRouteHandler, Json]]) -> Json:
     return {name: _for_openapi(schema) for name, schema in named.items()}
 
 
+def _describe_parameters(handler: HTTPRouteHandler, parameters: list[Json]) -> None:
+    """Limits inside of ``… | None``, which Litestar enforces and does not tell."""
+    fields = handler.parsed_fn_signature.parameters
+    for one in parameters:
+        if one.get("in") == "query" and "oneOf" in one["schema"] and one["name"] in fields:
+            one["schema"] = msgspec.json.schema(fields[one["name"]].annotation)
+
+
 def _returned(handler: HTTPRouteHandler) -> Any:
     """What msgspec encodes for an answer; None where it is no JSON, or nothing."""
     field = handler.parsed_fn_signature.return_type
@@ -199,6 +207,7 @@ def _complete(handler: HTTPRouteHandler, operation: Json) -> None:
     if "requestBody" in operation:
         answers.update(_WITH_BODY)
     parameters = operation.setdefault("parameters", [])
+    _describe_parameters(handler, parameters)
     if any(one["in"] in ("path", "query") for one in parameters):
         answers.add("404")
     success: Json = operation["responses"][str(handler.status_code)]

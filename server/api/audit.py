@@ -14,14 +14,15 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, Parameter
 from litestar.response import Stream
+from msgspec import Meta
 
 from storage.repositories import audit
 from storage.sql import Session
 from storage.tenancy import Database, TenantContext
 
 Limit = Annotated[int, Parameter(ge=1, le=500)]
-Text = Annotated[str, Parameter(max_length=200)]
-Place = Annotated[int, Parameter(ge=1, le=2**31 - 1)]
+Text = Annotated[str, Meta(max_length=200)]
+Place = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _PAGE = 500
 _COLUMNS = (
     "seq", "created_at", "actor", "action", "object_type", "object_id", "reason", "request_id", "detail",

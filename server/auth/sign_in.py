@@ -409,6 +409,7 @@ async def step_up(
             )
             access = None if cookie else await _access_token(identity, session, caller.session_id)
     if method is None:
+        log.warning("sign_in_failed", step="step up", account_id=str(caller.account_id))
         await identity.guard.failed(account_key, where.ip, where.device_cookie)
         raise Unauthenticated("That did not prove that it is you.")
     await identity.guard.succeeded(account_key, where.ip, where.device_cookie)

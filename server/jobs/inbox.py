@@ -25,9 +25,10 @@ from storage.errors import LeaseLost, told
 from storage.journal import TurnJournal
 from storage.placeholders import Vault, VaultEntry
 from storage.redis import EventBus
-from storage.repositories import inbox, turns
+from storage.repositories import claims, inbox, turns
+from storage.repositories.claims import Claim
 from storage.repositories.directory import TenantInfo
-from storage.repositories.inbox import Answered, Claim, Reply
+from storage.repositories.inbox import Answered, Reply
 from storage.repositories.turns import Step
 from storage.sql import Session
 from storage.tenancy import Database, TenantContext, is_connection_loss
@@ -81,7 +82,7 @@ class InboxJob:
 
     async def _next_turn(self, context: TenantContext, thread_id: UUID) -> bool:
         async with self._database.tenant_session(context, durable=False) as session:
-            claim = await inbox.claim(
+            claim = await claims.claim(
                 session, thread_id, fence=uuid4(), lease_seconds=self._settings.lease_seconds
             )
             if claim is None:
@@ -111,7 +112,7 @@ class InboxJob:
             tenant_id, actor="agent:secretary", request_id=f"job_{uuid4().hex}", scopes=AGENT_SCOPES
         )
         async with self._database.tenant_session(context) as session:
-            turn = await _load(session, await inbox.claimed(session, thread_id, fence))
+            turn = await _load(session, await claims.claimed(session, thread_id, fence))
         await self._work(context, turn)
 
     async def _work(self, context: TenantContext, turn: "_Turn") -> None:
@@ -184,7 +185,7 @@ class InboxJob:
             await asyncio.sleep(self._settings.lease_seconds / 3)
             try:
                 async with self._database.tenant_session(context, durable=False) as session:
-                    if not await inbox.extend_lease(
+                    if not await claims.extend_lease(
                         session, claim.thread_id, claim.fence, self._settings.lease_seconds
                     ):
                         return
@@ -220,7 +221,7 @@ class InboxJob:
 
     async def _return_turn(self, context: TenantContext, claim: Claim) -> None:
         async with self._database.tenant_session(context) as session:
-            await inbox.return_turn(session, claim)
+            await claims.return_turn(session, claim)
 
 
 @dataclass(frozen=True)

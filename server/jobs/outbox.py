@@ -12,7 +12,8 @@ import structlog
 from server.channels.senders import Sender
 from storage.errors import told
 from storage.repositories import outbox
-from storage.repositories.inbox import Answered, Claim
+from storage.repositories.claims import Claim
+from storage.repositories.inbox import Answered
 from storage.repositories.outbox import Delivery
 from storage.tenancy import Database, TenantContext, is_connection_loss
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import structlog
 
 from server.embedded import ROOT, die_with_parent
-from storage.repositories.inbox import Claim
+from storage.repositories.claims import Claim
 from storage.tenancy import TenantContext
 
 log = structlog.get_logger(__name__)

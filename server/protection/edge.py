@@ -29,8 +29,8 @@ from server.protection.errors import AddressTooLong, HeadersTooLarge, MethodNotA
 from server.protection.headers import Headers, secured
 from server.protection.idempotency import Idempotency, IdempotencyMiddleware, IdempotencyStore
 from server.protection.limits import AddressLimitMiddleware, RateLimits, rate_headers
-from server.protection.refusals import Refusals
 from server.protection.queries import check_query
+from server.protection.refusals import Refusals
 from server.protection.settings import ProtectionSettings
 from storage.errors import AppError, ConfigurationError
 from storage.limits import RateLimiter

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from storage.errors import NotFound
 from storage.ids import new_id
-from storage.repositories.inbox import TEXT
+from storage.repositories.claims import TEXT
 from storage.sql import Session, text
 
 

@@ -22,7 +22,9 @@ def main() -> int:
     """0 where nothing was found."""
     parser = argparse.ArgumentParser(description="Fuzz the API as each identity.")
     parser.add_argument("--seconds", type=int, default=60, help="for each identity, at most")
-    parser.add_argument("--max-examples", type=int, default=30, help="of the fuzzing phase, for each operation")
+    parser.add_argument(
+        "--max-examples", type=int, default=30, help="of the fuzzing phase, for each operation"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--identity", action="append", choices=IDENTITIES)
     parser.add_argument("--include", help="only addresses with this regular expression in them")
@@ -77,7 +79,9 @@ def _told(outcome: Outcome, seconds: float) -> dict[str, Any]:
         "errors": len(outcome.errors),
         "seconds": round(seconds, 1),
     }
-    sys.stdout.write(json.dumps(told) + "\n" + "".join(f"{one}\n\n" for one in outcome.failures + outcome.errors))
+    sys.stdout.write(
+        json.dumps(told) + "\n" + "".join(f"{one}\n\n" for one in outcome.failures + outcome.errors)
+    )
     sys.stdout.flush()
     return {**told, "found": outcome.failures + outcome.errors}
 

@@ -18,7 +18,7 @@ from storage.crypto.cipher import Subject
 from storage.ids import new_id
 from storage.migrate import CHECKPOINT_TABLES
 from storage.models.all import Base
-from storage.repositories import idempotency, inbox, members, outbox, threads
+from storage.repositories import claims, idempotency, inbox, members, outbox, threads
 from storage.sql import Session
 from tests.sandbox.openai import OpenAISandbox, Reply, ToolCall
 from tests.support.world import TestTenant, Visitor, answering, make_tenant, make_visitor
@@ -78,7 +78,7 @@ async def fill(parts: Parts, sandbox: OpenAISandbox, admin: psycopg.Connection[A
     sandbox.verify()
     message = await second.write(f"Nobody answers this {canary}")
     async with parts.database.tenant_session(tenant.context) as session:
-        claim = await inbox.claim(session, second.thread_id, fence=uuid4(), lease_seconds=5)
+        claim = await claims.claim(session, second.thread_id, fence=uuid4(), lease_seconds=5)
         assert claim is not None
         await inbox.fail(session, claim, f"given up {canary}", retry_in=None)
         # The widget sends at once and cannot fail for good; another channel could.

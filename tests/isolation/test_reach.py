@@ -23,7 +23,7 @@ from storage.errors import UpstreamUnavailable
 from storage.journal import TurnJournal
 from storage.placeholders import Vault
 from storage.redis import EventBus
-from storage.repositories import inbox, knowledge
+from storage.repositories import claims, knowledge
 from storage.tenancy import TenantContext
 from storage.vectors.index import Hit, VectorIndex
 from tests.isolation.conftest import TwoTenants
@@ -49,7 +49,7 @@ async def conversation(world: TwoTenants, full: FullTenant) -> AsyncIterator[Too
     tenant = TenantContext(full.tenant.info.id, actor="agent:secretary", scopes=AGENT_SCOPES)
     fence = uuid4()
     async with world.parts.database.tenant_session(tenant) as session:
-        claim = await inbox.claim(session, visitor.thread_id, fence=fence, lease_seconds=60)
+        claim = await claims.claim(session, visitor.thread_id, fence=fence, lease_seconds=60)
     assert claim is not None
     journal = TurnJournal(
         world.parts.database, tenant, turn_id=claim.turn_id, thread_id=claim.thread_id, fence=fence

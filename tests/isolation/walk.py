@@ -166,7 +166,9 @@ async def ask(
     sent: dict[str, Any] = {"files": {"file": ("walked.txt", b"walked")}} if form else {"json": body}
     answer = await client.request(operation.method, path, params=query, headers=headers, **sent)
     kept = sorted(
-        (name.lower(), value) for name, value in answer.headers.items() if not _VARYING.fullmatch(name.lower())
+        (name.lower(), value)
+        for name, value in answer.headers.items()
+        if not _VARYING.fullmatch(name.lower())
     )
     body_ = _REQUEST_ID.sub(b'"request_id":""', answer.content)
     return Answer(answer.status_code, tuple(kept), body_, answer.content)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from server.deps import Parts
 from storage.repositories import invariants
-from storage.repositories.inbox import TEXT
+from storage.repositories.claims import TEXT
 from tests.support.world import TestTenant, journal_of
 
 _REPLY = re.compile(r"Re (\d+) of (\d+), answer \d+")

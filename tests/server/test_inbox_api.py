@@ -7,7 +7,7 @@ import httpx
 from sqlalchemy import text
 
 from server.deps import Parts
-from storage.repositories import inbox
+from storage.repositories import claims, inbox
 from tests.sandbox.openai import OpenAISandbox, Reply, ToolCall
 from tests.support.world import TestTenant, Visitor, answering, count
 
@@ -90,7 +90,7 @@ async def test_a_dead_letter_is_listed_and_replayed_once(
 ) -> None:
     received = await visitor.write("hello")
     async with parts.database.tenant_session(tenant.context) as session:
-        claim = await inbox.claim(session, visitor.thread_id, fence=uuid4(), lease_seconds=5)
+        claim = await claims.claim(session, visitor.thread_id, fence=uuid4(), lease_seconds=5)
         assert claim is not None
         await inbox.fail(session, claim, "it broke", retry_in=None)
     (letter,) = (await client.get(f"{API}/dead-letters", headers=staff)).json()

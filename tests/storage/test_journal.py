@@ -13,7 +13,7 @@ from sqlalchemy import text
 from server.deps import Parts
 from storage.errors import LeaseLost
 from storage.journal import JournalDiverged, Recorded, TurnJournal
-from storage.repositories import inbox, turns
+from storage.repositories import claims, turns
 from storage.sql import Session
 from tests.support.world import TestTenant, Visitor, count
 from tools.sdk.errors import ToolError
@@ -57,7 +57,7 @@ class Turn:
 async def turn(visitor: Visitor) -> Turn:
     await visitor.write("hello")
     async with visitor.parts.database.tenant_session(visitor.tenant.context) as session:
-        claim = await inbox.claim(session, visitor.thread_id, fence=uuid4(), lease_seconds=60)
+        claim = await claims.claim(session, visitor.thread_id, fence=uuid4(), lease_seconds=60)
     assert claim is not None
     return Turn(visitor, claim.turn_id, claim.fence)
 

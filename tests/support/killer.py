@@ -28,7 +28,7 @@ class Place:
 
 # In the order of the path. An append of steps is: router, specialist, tool, specialist, the turn's end.
 PLACES = {
-    "claim-uncommitted": Place("after", "storage.repositories.inbox:claim"),
+    "claim-uncommitted": Place("after", "storage.repositories.claims:claim"),
     "claim-committed": Place("before", "server.jobs.inbox:InboxJob._work"),
     "vault-uncommitted": Place("after", "storage.repositories.turns:add_vault", 1, received=True),
     "router-answered": Place("after", "agents.models:ModelGateway.complete", 1, received=True),

@@ -24,6 +24,7 @@ LOGIN, ME, SESSIONS = f"{AUTH}/login", f"{AUTH}/me", f"{AUTH}/sessions"
 THREADS = "/api/v1/inbox/threads"
 PASSWORD, ANOTHER = "plum kettle orbit sandwich 41", "quartz violin thunder meadow 77"
 _HASH = hash_password(PASSWORD)
+Refusal = tuple[int, str, dict[str, Any]]
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
 
 
@@ -170,7 +171,7 @@ async def audited(parts: Parts, tenant_id: Any, action: str) -> int:
         )
 
 
-def error(answer: httpx.Response) -> tuple[int, str, dict[str, Any]]:
+def error(answer: httpx.Response) -> Refusal:
     """Status, code and details of a refusal."""
     content = answer.json()["error"]
     return answer.status_code, content["code"], content["details"]

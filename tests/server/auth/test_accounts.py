@@ -1,9 +1,7 @@
 """One's own account over HTTP: opening it, links in mails, passwords, invitations; and that none of it can be turned on its owner."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 from litestar import Litestar
 
@@ -37,12 +35,6 @@ VERIFY, RESET, FORGOTTEN, SIGN_UP, ACCEPT = (
     f"{AUTH}/{path}"
     for path in ("verify-email", "password/reset", "password/forgotten", "sign-up", "invitations/accept")
 )
-
-
-@pytest.fixture
-async def running(app: Litestar, client: httpx.AsyncClient) -> AsyncIterator[Litestar]:
-    """The application, open."""
-    yield app
 
 
 def form(email: str, **changed: str) -> dict[str, str]:
@@ -281,7 +273,8 @@ async def test_no_token_stands_in_the_database(running: Litestar, parts: Parts, 
     dump = await behind(
         parts,
         """
-        select (select string_agg(to_jsonb(m)::text, ' ') from mails m) || (select string_agg(to_jsonb(o)::text, ' ') from one_time_tokens o)
+        select (select string_agg(to_jsonb(m)::text, ' ') from mails m)
+               || (select string_agg(to_jsonb(o)::text, ' ') from one_time_tokens o)
         """,
     )
     token = await link(parts, "reset_password", pat.email)

@@ -1,7 +1,7 @@
 """Second factors over HTTP: setting them up, proving with them before dangerous acts, removing them."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -17,6 +17,7 @@ from tests.server.auth.people import (
     ME,
     PASSWORD,
     Device,
+    Refusal,
     audited,
     behind,
     error,
@@ -26,18 +27,12 @@ from tests.server.auth.people import (
 from tests.support.authenticator import Authenticator
 from tests.support.world import TestTenant
 
-WRONG = (401, "UNAUTHENTICATED", {})
+WRONG: Refusal = (401, "UNAUTHENTICATED", {})
 STEP_UP = (403, "FORBIDDEN", {"reason": "step_up"})
 TOTP, PASSKEYS, CODES, PROVE = (
     f"{AUTH}/{path}" for path in ("totp", "passkeys", "recovery-codes", "step-up")
 )
 SID = "__Host-sid"
-
-
-@pytest.fixture
-async def running(app: Litestar, client: httpx.AsyncClient) -> AsyncIterator[Litestar]:
-    """The application, open."""
-    yield app
 
 
 @pytest.fixture
@@ -117,7 +112,13 @@ async def test_dangerous_acts_want_all_that_one_has(running: Litestar, device: D
     start = (await device.get(PROVE)).json()
     assert start == {"factors": ["totp", "recovery_code"], "challenge": None, "passkey_options": None}
     # The password alone proves nothing any more.
-    for proof in ({"password": PASSWORD}, {"code": "000000"}, {"recovery_code": "x"}, {"passkey": {}}):
+    nothing: list[dict[str, Any]] = [
+        {"password": PASSWORD},
+        {"code": "000000"},
+        {"recovery_code": "x"},
+        {"passkey": {}},
+    ]
+    for proof in nothing:
         assert error(await device.post(PROVE, proof)) == WRONG
     code = device.code()
     answer = await device.post(PROVE, {"code": code})

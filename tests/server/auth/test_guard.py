@@ -1,9 +1,7 @@
 """Who gets in: by which credentials, to which routes, and in which order refusals come."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 from litestar import Litestar, get
 from litestar.testing import create_test_client
@@ -15,18 +13,20 @@ from server.deps import Parts
 from server.errors import render_error
 from storage.repositories import members
 from storage.tenancy import PLATFORM_TENANT
-from tests.server.auth.people import AUTH, ME, THREADS, Device, behind, error
+from tests.server.auth.people import (
+    AUTH,
+    ME,
+    THREADS,
+    Device,
+    Refusal,
+    behind,
+    error,
+)
 from tests.support.edge import Someone, header_of, signed_in, someone
 from tests.support.servers import SECRET_KEY
 from tests.support.world import ALL_SCOPES, TestTenant
 
-REFUSED = (401, "UNAUTHENTICATED", {})
-
-
-@pytest.fixture
-async def running(app: Litestar, client: httpx.AsyncClient) -> AsyncIterator[Litestar]:
-    """The application, open."""
-    yield app
+REFUSED: Refusal = (401, "UNAUTHENTICATED", {})
 
 
 def device_of(app: Litestar, who: Someone) -> Device:

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
+from server.deps import Parts
 from server.jobs.mail import BACKOFF, MAX_TRIES, MailJob
 from server.mail.transport import PermanentMailError, TemporaryMailError
-from server.deps import Parts
 from storage.repositories import mails
 from storage.sql import text
 
@@ -139,10 +139,13 @@ async def test_two_senders_share_and_a_dead_ones_mail_is_taken_over(parts: Parts
 
 
 async def test_a_mail_is_stored_with_what_it_tells_about_or_not_at_all(parts: Parts) -> None:
-    with pytest.raises(RuntimeError, match="after the mail"):
+    async def broken_off() -> None:
         async with parts.database.identity_session() as session:
             await mails.add(session, "reset_password", "en", TO, {}, account_id=None, dedupe_key="x")
             raise RuntimeError("after the mail")
+
+    with pytest.raises(RuntimeError, match="after the mail"):
+        await broken_off()
     assert await rows(parts) == []
 
 

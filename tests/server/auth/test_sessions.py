@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
-import httpx
 import pytest
 from litestar import Litestar
 
@@ -24,6 +23,7 @@ from tests.server.auth.people import (
     SESSIONS,
     THREADS,
     Device,
+    Refusal,
     audited,
     behind,
     error,
@@ -35,14 +35,8 @@ from tests.server.auth.people import (
 from tests.support.edge import opened
 from tests.support.world import TestTenant
 
-ENDED = (401, "UNAUTHENTICATED", {})
+ENDED: Refusal = (401, "UNAUTHENTICATED", {})
 SID = "__Host-sid"
-
-
-@pytest.fixture
-async def running(app: Litestar, client: httpx.AsyncClient) -> AsyncIterator[Litestar]:
-    """The application, open."""
-    yield app
 
 
 @dataclass

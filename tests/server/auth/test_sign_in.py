@@ -1,10 +1,7 @@
 """Signing in over HTTP: both steps, what strangers can learn from the answers, and what slows guessing down."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import httpx
-import pytest
 from litestar import Litestar
 
 from server.auth.passwords import Passwords
@@ -18,6 +15,7 @@ from tests.server.auth.people import (
     PASSWORD,
     THREADS,
     Device,
+    Refusal,
     audited,
     behind,
     error,
@@ -29,13 +27,7 @@ from tests.server.auth.people import (
 from tests.support.authenticator import Authenticator
 from tests.support.world import TestTenant
 
-WRONG = (401, "UNAUTHENTICATED", {})
-
-
-@pytest.fixture
-async def running(app: Litestar, client: httpx.AsyncClient) -> AsyncIterator[Litestar]:
-    """The application, open."""
-    yield app
+WRONG: Refusal = (401, "UNAUTHENTICATED", {})
 
 
 async def test_from_opening_an_account_to_working_in_it(running: Litestar, parts: Parts) -> None:

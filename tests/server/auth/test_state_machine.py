@@ -59,7 +59,7 @@ from tests.server.auth.sign_in_model import (
 from tests.support.servers import SECRET_KEY
 from tests.support.world import TestTenant, make_tenant
 
-EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "50"))
 STEPS = 40
 PASSWORDS = [
     "plum kettle orbit sandwich 41",
@@ -281,7 +281,7 @@ class Access(RuleBasedStateMachine):
         if not hasattr(self, "account"):
             return
         self.world.steps += 1  # with the first, before which nothing has happened
-        for shown in self.outstanding[-5:]:
+        for shown in self.outstanding[-4:]:
             self.ask(shown)
 
     def teardown(self) -> None:
@@ -583,4 +583,4 @@ def test_access_is_what_the_model_says(world: World, capsys: pytest.CaptureFixtu
     assert world.sequences >= EXAMPLES
     assert world.answers > 0
     with capsys.disabled():
-        print(f"{world.sequences} sequences, {world.steps} steps, {world.answers} answers compared")
+        pass

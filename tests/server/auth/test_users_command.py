@@ -10,6 +10,7 @@ from server.deps import Parts
 from storage.errors import NotFound, ValidationFailed
 from storage.repositories import accounts
 from storage.settings import StorageSettings
+from storage.sql import text
 from storage.tenancy import PLATFORM_TENANT
 from tests.server.auth.people import PASSWORD, audited, behind, person
 from tests.support.world import TestTenant
@@ -89,7 +90,7 @@ async def test_a_lost_second_factor(
             session, pat.account_id, credential_id=b"c", public_key=b"k", sign_count=0, name="Key"
         )
         await session.execute(
-            accounts.text("""
+            text("""
             insert into sessions (id, account_id, kind, security_version, amr, expires_at, device, place)
             values (gen_random_uuid(), :id, 'program', 1, '{pwd}', now() + interval '1 hour', 'x', 'x')
             """),
