@@ -154,6 +154,9 @@ async def test_another_tenants_id_is_an_id_that_does_not_exist(edge: Edge) -> No
     mine = edge.headers(b)
     before = snapshot(edge.world.admin, a.tenant.info.id)
     people = rows_of_people(edge.world.admin, a.tenant.info.id)
+    # A record of each kind, and each message: which of them is a dead letter their ids do not tell. All ids: make probes.
+    ids = {one for kept in a.ids.values() for one in kept[:1]}
+    ids |= {one for table in ("inbox_messages", "outbox") for one in a.ids[table]}
     walked = 0
     for operation in operations(edge.app):
         for place in operation.id_parameters:
@@ -163,14 +166,14 @@ async def test_another_tenants_id_is_an_id_that_does_not_exist(edge: Edge) -> No
                 unknown = await ask(edge.client, operation, mine, {**others, place: uuid4()}, variant)
                 where = f"{operation.name} {place} {variant}"
                 assert wanted is None or unknown.status == wanted, f"{where}: {unknown}"
-                for ident in a.every_id:
+                for ident in ids:
                     foreign = await ask(edge.client, operation, mine, {**others, place: ident}, variant)
                     if wanted is None:
                         assert told(a.every_id, a.canary, foreign.raw) == [], where
                     else:
                         assert foreign == unknown, f"{where} {ident}"
                     walked += 1
-    assert walked > 3000
+    assert walked > 2000
     assert snapshot(edge.world.admin, a.tenant.info.id) == before
     assert rows_of_people(edge.world.admin, a.tenant.info.id) == people
 

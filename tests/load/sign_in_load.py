@@ -1,9 +1,9 @@
 """Others' requests while strangers guess passwords: 200 a second, from many addresses, for many people.
 
-An API process as it runs in production, behind a trusted proxy, over loopback HTTP. The attackers and the person whose waits are
-measured are a process each, so that neither slows the other's clock more than the machine does. Waits count from the moment at which a request was due:
-a server that stands still is not spared the requests that it kept from being sent. The ratio is attacked to quiet,
-with quiet measured before and after.
+An API process as it runs in production, behind a trusted proxy, over loopback HTTP. The attackers and the person whose waits are measured
+are a process each, so that neither slows the other's clock more than the machine does. Waits count from the moment at which a request was
+due: a server that stands still is not spared the requests that it kept from being sent. The ratio is attacked to quiet, with quiet
+measured before and after.
 """
 
 import asyncio

@@ -255,8 +255,10 @@ class Model:
         return True
 
     def _drop(self) -> None:
-        for one in (*self.links, *self.challenges):
-            one.open = False
+        for link in self.links:
+            link.open = False
+        for challenge in self.challenges:
+            challenge.open = False
 
     def add_totp(self, session: Session, codes: int) -> bool:
         if self.totp:

@@ -6,8 +6,8 @@ import pytest
 from litestar import Litestar
 
 from server.app import create_app
-from server.auth.accounts import slug_of
 from server.auth.identity import INVITATION_LIFE, Where
+from server.auth.tenants import slug_of
 from server.deps import Parts
 from storage.ids import new_id
 from storage.repositories import accounts
