@@ -279,25 +279,29 @@ async def document_ids(session: Session, state: str) -> list[UUID]:
     )
 
 
+# Equality of text is leakproof: the index of kb_terms serves under a policy too, which `@@` on a tsvector would not get.
+BM25 = """
+with configs as (select config, count(*)::float8 as n, greatest(sum(length), 1)::float8 / count(*) as average
+                   from kb_lengths group by config),
+q as (select c.config, c.n, c.average, w.lexeme as term, coalesce(array_length(w.positions, 1), 1) as qtf
+        from configs c, unnest(to_tsvector(c.config::regconfig, :question)) as w),
+df as (select q.config, q.term, count(*)::float8 as df from q join kb_terms t on t.config = q.config and t.term = q.term
+        group by q.config, q.term)
+select t.chunk_id, sum(q.qtf * ln(1 + (q.n - df.df + 0.5) / (df.df + 0.5)) * t.tf * 2.2
+                       / (t.tf + 1.2 * (0.25 + 0.75 * l.length / q.average))) as score
+  from q join df on df.config = q.config and df.term = q.term
+  join kb_terms t on t.config = q.config and t.term = q.term
+  join kb_lengths l on l.config = t.config and l.chunk_id = t.chunk_id
+ group by t.chunk_id order by score desc, t.chunk_id limit :limit
+"""
+
+
 async def bm25(session: Session, question: str, limit: int) -> list[tuple[UUID, float]]:
     """Chunks by BM25 (k1 1.2, b 0.75), each language's documents with that language's stemming and stop
     words, best first.
     """
     rows = await session.execute(
-        text("""
-        with configs as (select config, count(*)::float8 as n, greatest(sum(length), 1)::float8 / count(*) as average
-                           from kb_lengths group by config),
-        q as (select c.config, c.n, c.average, w.lexeme as term, coalesce(array_length(w.positions, 1), 1) as qtf
-                from configs c, unnest(to_tsvector(c.config::regconfig, :question)) as w),
-        df as (select q.config, q.term, count(*)::float8 as df from q join kb_terms t on t.config = q.config and t.term = q.term
-                group by q.config, q.term)
-        select t.chunk_id, sum(q.qtf * ln(1 + (q.n - df.df + 0.5) / (df.df + 0.5)) * t.tf * 2.2
-                               / (t.tf + 1.2 * (0.25 + 0.75 * l.length / q.average))) as score
-          from q join df on df.config = q.config and df.term = q.term
-          join kb_terms t on t.config = q.config and t.term = q.term
-          join kb_lengths l on l.config = t.config and l.chunk_id = t.chunk_id
-         group by t.chunk_id order by score desc, t.chunk_id limit :limit
-        """),
+        text(BM25),
         {"question": question.replace("\x00", ""), "limit": limit},
     )
     return [(row.chunk_id, float(row.score)) for row in rows]

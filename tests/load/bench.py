@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITH_DISK = ("max_connections=200",)
 
 
-ALL = ["path", "sustained", "limiter", "guard", "sign-in"]
+ALL = ["path", "search", "sustained", "limiter", "guard", "sign-in"]
 
 
 def main() -> None:
