@@ -154,9 +154,8 @@ def probe_inserts(
 
 
 def _refused(connection: Connection, table: str, row: Row, *, anew: bool) -> bool:
-    fresh = ", id = gen_random_uuid()" if False else ""
     chosen = json.dumps({**row, **({"id": _another(row["id"])} if anew and "id" in row else {})})
-    statement = f"insert into {table} select * from jsonb_populate_record(null::{table}, %s::jsonb){fresh}"
+    statement = f"insert into {table} select * from jsonb_populate_record(null::{table}, %s::jsonb)"
     try:
         with connection.transaction():
             connection.execute(statement.encode(), (chosen,))

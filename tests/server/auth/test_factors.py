@@ -171,12 +171,10 @@ async def test_step_up_gives_a_browser_a_new_cookie(
     assert await audited(parts, PLATFORM_TENANT, "session.stepped_up") == 1
 
 
-async def test_guessing_at_the_step_up_is_slowed_down(
-    running: Litestar, device: Device, parts: Parts
-) -> None:
+async def test_guessing_at_the_step_up_is_slowed_down(still: Litestar, device: Device) -> None:
     await device.set_up_totp()
     statuses = [
-        (await replace(device, ip=Device(running).ip).post(PROVE, {"code": f"{number:06}"})).status_code
+        (await replace(device, ip=Device(still).ip).post(PROVE, {"code": f"{number:06}"})).status_code
         for number in range(6)
     ]
     assert statuses == [401] * 5 + [429]

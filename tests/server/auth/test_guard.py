@@ -24,7 +24,7 @@ from tests.server.auth.people import (
 )
 from tests.support.edge import Someone, header_of, signed_in, someone
 from tests.support.servers import SECRET_KEY
-from tests.support.world import ALL_SCOPES, TestTenant
+from tests.support.world import TestTenant
 
 REFUSED: Refusal = (401, "UNAUTHENTICATED", {})
 
@@ -165,15 +165,6 @@ async def test_nobody_learns_from_a_refusal_whether_a_row_exists(
     for row in (tenant.channel.id, other_tenant.channel.id):
         answer = await reader.get(f"{THREADS}/{row}/messages")
         assert error(answer) == (403, "FORBIDDEN", {"missing_scopes": ["inbox:read"]})
-
-
-async def test_the_refused_are_counted_too(running: Litestar, tenant: TestTenant) -> None:
-    who = device_of(running, someone(running, tenant, ALL_SCOPES))
-    statuses = []
-    for _ in range(12):  # the class "login" lets ten of a person pass, from wherever they ask
-        caller = Device(running, token=who.token)
-        statuses.append((await caller.post(f"{AUTH}/step-up", {"code": "000000"})).status_code)
-    assert statuses == [401] * 5 + [429] * 7
 
 
 async def test_how_long_a_proof_is_fresh(running: Litestar, tenant: TestTenant) -> None:
