@@ -61,7 +61,8 @@ def render_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     elif isinstance(error, DataError):
         # PostgreSQL refuses the value itself: NUL in a text, a number that is too large for its column.
         status, code, message = 422, "VALIDATION_ERROR", "The request holds a value that cannot be stored."
-    if status >= 500:
+    # A server that has too much to do says so by 503, which is a refusal and no failure: a traceback for each would be the greater load.
+    if status >= 500 and code != "RATE_LIMITED":
         log.error("request_failed", path=request.url.path, code=code, exc_info=error)
     request.scope["state"]["refused"] = code
     return Response(

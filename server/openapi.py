@@ -7,8 +7,7 @@ give beside its own (errors in their envelope), who may ask, and the Idempotency
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 from litestar import Litestar
@@ -153,16 +152,6 @@ def _describe_bodies(found: list[tuple[HTTPRouteHandler, Json]]) -> Json:
     return {name: _for_openapi(schema) for name, schema in named.items()}
 
 
-def _describe_parameters(handler: HTTPRouteHandler, parameters: list[Json]) -> None:
-    """Limits inside of ``… | None``, which Litestar enforces and does not tell."""
-    fields = handler.parsed_fn_signature.parameters
-    for one in parameters:
-        if one.get("in") == "query" and "oneOf" in one["schema"] and one["name"] in fields:
-            annotation = fields[one["name"]].annotation
-            if datetime not in get_args(annotation):  # msgspec's words for one without a demand for a zone have no format
-                one["schema"] = msgspec.json.schema(annotation)
-
-
 def _returned(handler: HTTPRouteHandler) -> Any:
     """What msgspec encodes for an answer; None where it is no JSON, or nothing."""
     field = handler.parsed_fn_signature.return_type
@@ -210,7 +199,6 @@ def _complete(handler: HTTPRouteHandler, operation: Json) -> None:
     if "requestBody" in operation:
         answers.update(_WITH_BODY)
     parameters = operation.setdefault("parameters", [])
-    _describe_parameters(handler, parameters)
     if any(one["in"] in ("path", "query") for one in parameters):
         answers.add("404")
     success: Json = operation["responses"][str(handler.status_code)]

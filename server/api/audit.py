@@ -14,15 +14,15 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, Parameter
 from litestar.response import Stream
-from msgspec import Meta
 
 from storage.repositories import audit
 from storage.sql import Session
 from storage.tenancy import Database, TenantContext
 
 Limit = Annotated[int, Parameter(ge=1, le=500)]
-Text = Annotated[str, Meta(max_length=200)]
-Place = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+# Parameter, around the whole: Litestar enforces neither msgspec's Meta on a parameter nor anything inside of ``… | None``.
+Text = Annotated[str | None, Parameter(max_length=200)]
+Place = Annotated[int | None, Parameter(ge=1, le=2**31 - 1)]
 _PAGE = 500
 _COLUMNS = (
     "seq", "created_at", "actor", "action", "object_type", "object_id", "reason", "request_id", "detail",
@@ -63,13 +63,13 @@ class AuditController(Controller):
         self,
         session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
-        actor: FromQuery[Text | None] = None,
-        action: FromQuery[Text | None] = None,
-        object_type: FromQuery[Text | None] = None,
-        object_id: FromQuery[Text | None] = None,
+        actor: FromQuery[Text] = None,
+        action: FromQuery[Text] = None,
+        object_type: FromQuery[Text] = None,
+        object_id: FromQuery[Text] = None,
         since: FromQuery[datetime | None] = None,
         until: FromQuery[datetime | None] = None,
-        before: FromQuery[Place | None] = None,
+        before: FromQuery[Place] = None,
         limit: FromQuery[Limit] = 100,
     ) -> list[Entry]:
         """Entries, newest first. ``action`` may be the beginning of names: ``contact.`` finds ``contact.read``. ``before`` is the ``seq``

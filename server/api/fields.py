@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from litestar.params import Parameter
 from msgspec import Meta
 
 END = r"$(?!\n)"
@@ -25,6 +26,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=_LINE)]
 Line = Annotated[str, Meta(min_length=1, max_length=500, pattern=_LINE)]
 Reason = Annotated[
     str, Meta(min_length=5, max_length=500, pattern=_LINE, description="Why; it goes into the audit log.")
+]
+# In an address: Litestar enforces its own constraints there, and not msgspec's.
+ReasonParameter = Annotated[
+    str,
+    Parameter(min_length=5, max_length=500, pattern=_LINE, description="Why; it goes into the audit log."),
 ]
 Password = Annotated[str, Meta(min_length=1, max_length=1024)]
 Opaque = Annotated[str, Meta(min_length=1, max_length=200)]

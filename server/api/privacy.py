@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 from litestar.response import Stream
 
 from agents.settings import PROVIDER_URL, ModelSettings
-from server.api.fields import Line, Reason
+from server.api.fields import Line, Reason, ReasonParameter
 from server.jobs.privacy import opened_privacy
 from server.mail.settings import MailSettings
 from server.protection.uploads import download_headers
@@ -249,7 +249,7 @@ class PrivacyContactController(Controller):
     async def lift(
         self,
         contact_id: FromPath[UUID],
-        reason: FromQuery[Reason],
+        reason: FromQuery[ReasonParameter],
         session: NamedDependency[Session],
         context: NamedDependency[TenantContext],
     ) -> Hold:

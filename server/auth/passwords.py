@@ -67,9 +67,7 @@ class BoundedExecutor:
             Busy: the places are taken, or those for this source are.
         """
         with self._lock:
-            full = self._taken >= self._most
-            if full or (source is not None and self._by_source[source] >= self._per_source):
-                raise Busy
+            self._require_room(source)
             self._taken += 1
             if source is not None:
                 self._by_source[source] += 1
@@ -80,6 +78,20 @@ class BoundedExecutor:
             raise
         future.add_done_callback(lambda _: self._leave(source))
         return await asyncio.wrap_future(future)
+
+    def require_room(self, source: str | None) -> None:
+        """Ask before work is done that a full house would make useless. A place is not kept.
+
+        Raises:
+            Busy: the places are taken, or those for this source are.
+        """
+        with self._lock:
+            self._require_room(source)
+
+    def _require_room(self, source: str | None) -> None:
+        full = self._taken >= self._most
+        if full or (source is not None and self._by_source[source] >= self._per_source):
+            raise Busy
 
     def close(self) -> None:
         """End the threads; what waits is dropped."""
@@ -133,6 +145,14 @@ class Passwords:
         """
         return await self._executor.run(source, lambda: hash_password(password))
 
+    def require_room(self, source: str | None = None) -> None:
+        """Whether it is of use to look anything up before a password is compared.
+
+        Raises:
+            Busy: too many wait already.
+        """
+        self._executor.require_room(source)
+
     def needs_rehash(self, stored: str) -> bool:
         """Whether the hash was made with other parameters than today's; ask after a right password."""
         try:
@@ -177,4 +197,4 @@ def _matches(stored: str, given: bytes) -> bool:
 def _lower_priority() -> None:
     """Put this thread behind the event loop's: on Linux each thread has a nice value of its own."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)

@@ -66,6 +66,8 @@ async def by_password(
         Forbidden: right password, but the e-mail address is not verified.
         TooManyAttempts, Busy: later.
     """
+    # First of all: in a flood of guesses most end here, and must cost neither the database nor Redis.
+    identity.passwords.require_room(where.ip)
     account_key = identity.guard.account_key(email)
     if delay := await identity.guard.before(account_key, where.ip, where.device_cookie):
         raise TooManyAttempts(delay.seconds)

@@ -23,7 +23,7 @@ from storage.journal import TurnJournal
 from storage.models.all import Base
 from storage.placeholders import Vault
 from storage.registry import sealed_columns
-from storage.repositories import inbox
+from storage.repositories import claims
 from storage.tenancy import TenantContext
 from tests.isolation.full import TENANT_TABLES, FullTenant
 from tests.isolation.tally import Tally
@@ -195,7 +195,7 @@ async def conversation(parts: Parts, full: FullTenant) -> Any:
     tenant = TenantContext(full.tenant.info.id, actor="agent:secretary", scopes=AGENT_SCOPES)
     fence = uuid4()
     async with parts.database.tenant_session(tenant) as session:
-        claim = await inbox.claim(session, visitor.thread_id, fence=fence, lease_seconds=60)
+        claim = await claims.claim(session, visitor.thread_id, fence=fence, lease_seconds=60)
     assert claim is not None
     journal = TurnJournal(parts.database, tenant, turn_id=claim.turn_id, thread_id=claim.thread_id, fence=fence)
     where = Conversation(tenant, claim.thread_id, claim.turn_id, datetime.now(UTC), "en")

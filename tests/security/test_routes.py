@@ -29,7 +29,7 @@ SECRET_NAMES = re.compile(
 # Shown once to whoever made them or signed in, or no secrets at all.
 SHOWN = {
     "access_token", "refresh_token", "token_type", "secret", "key", "passkey_options", "second_factor_required", "token", "public_key",
-    "passkeys", "has_password",
+    "passkeys", "has_password", "tokens_in", "tokens_out",
 }  # fmt: skip
 
 NAMES_ONLY = {("/api/v1/admin/feature-flags/{key}", "key")}  # the flag's name

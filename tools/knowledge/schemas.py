@@ -79,7 +79,7 @@ class Page(msgspec.Struct):
 
 
 class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
-    query: str
+    query: Annotated[str, msgspec.Meta(max_length=4000)]
     limit: int = 5
 
 

@@ -165,7 +165,13 @@ class SignInController(Controller):
         access, refresh = await sign_in.refresh(identity, data.refresh_token, where_of(request))
         return Tokens(access, identity.tokens.seconds, refresh)
 
-    @post("/logout", opt={"self": True, "idempotent": False}, status_code=204)
+    @post(
+        "/logout",
+        opt={"self": True, "idempotent": False},
+        status_code=204,
+        # Not "cookies": the proof that this device is known outlives a session.
+        response_headers={"clear-site-data": '"cache", "storage"'},
+    )
     async def logout(self, request: Request[Any, Any, Any]) -> None:
         """End this session."""
         await sign_in.sign_out(identity_of(request), caller_of(request), where_of(request))

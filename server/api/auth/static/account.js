@@ -27,7 +27,7 @@ const part = (id) => document.getElementById(id);
 
 function begin() {
   const [purpose, token] = location.hash.slice(1).split("=", 2);
-  if (!(purpose in ADDRESSES) || !token) return;
+  if (!Object.hasOwn(ADDRESSES, purpose) || !token) return; // `in` would find constructor, too
   // Out of the address bar and the history: the link is as good as a password.
   history.replaceState(null, "", location.pathname);
   document.documentElement.lang = language;

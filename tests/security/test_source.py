@@ -1,0 +1,253 @@
+"""What the product's source never does, read from its syntax trees. semgrep has some of the same rules; these run with the suite and need
+no other environment.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from storage.crypto import envelope
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("agents", "graphs", "ingest", "prompts", "server", "storage", "tools")
+# Draws that nobody gains from guessing: when to try again.
+JITTER = {"server/jobs/mail.py", "server/jobs/inbox.py", "server/jobs/outbox.py"}
+CODE_FROM_DATA = {"eval", "exec", "compile", "__import__"}
+CALLS = {
+    "pickle.load", "pickle.loads", "marshal.load", "marshal.loads", "shelve.open", "yaml.load", "yaml.unsafe_load", "os.system", "os.popen",
+    "subprocess.getoutput", "subprocess.getstatusoutput", "asyncio.create_subprocess_shell",
+}  # fmt: skip
+APPROVED_HASHES = {"sha256", "sha384", "sha512", "scrypt", "SHA256", "SHA384", "SHA512"}
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Path -> tree of each file of the product."""
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+def every(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    for path, tree in sources().items():
+        for node in ast.walk(tree):
+            if isinstance(node, kind):
+                yield path, node
+
+
+def at(path: str, node: Any) -> str:
+    return f"{path}:{node.lineno}"
+
+
+def calls() -> Iterator[tuple[str, ast.Call, str]]:
+    """(path, call, its name as it is written)."""
+    for path, node in every(ast.Call):
+        yield path, node, ast.unparse(node.func)
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """(path, full name of what is imported)."""
+    for path, node in every(ast.Import):
+        yield from ((path, one.name) for one in node.names)
+    for path, node in every(ast.ImportFrom):
+        yield from ((path, f"{node.module}.{one.name}") for one in node.names)
+
+
+def test_the_whole_product_is_read() -> None:
+    assert len(sources()) > 200
+    assert {path.split("/")[0] for path in sources()} == set(PACKAGES)
+
+
+def test_no_data_becomes_code_or_a_command() -> None:
+    found = [at(path, call) for path, call, name in calls() if name in CODE_FROM_DATA | CALLS]
+    found += [
+        at(path, call)
+        for path, call, _ in calls()
+        for word in call.keywords
+        if word.arg == "shell" and not (isinstance(word.value, ast.Constant) and word.value.value is False)
+    ]
+    found += [
+        path
+        for path, name in imports()
+        if name.split(".")[0] in {"pickle", "marshal", "shelve", "dill", "cloudpickle", "code"}
+    ]
+    assert found == []
+
+
+def test_checkpoints_hold_known_types_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stored value that names a function of its own choice is not called; each process says so before LangGraph is loaded."""
+    started = (ROOT / "server/__main__.py").read_text()
+    assert 'setdefault("LANGGRAPH_STRICT_MSGPACK", "true")' in started
+    serializer = JsonPlusSerializer()
+    for kind in ("pickle", "unknown"):
+        with pytest.raises(NotImplementedError):
+            serializer.loads_typed((kind, b"cos\nsystem\n(S'true'\ntR."))
+
+
+def test_no_value_is_written_into_sql() -> None:
+    """``text(...)`` gets a constant, or one whose holes are filled by names that the code itself lists (CAPITALS, or the column registry)."""
+    registry = re.compile(
+        r"storage/(sealing|privacy/.*|repositories/(key_rotation|privacy|retention|keys|invariants|sessions|audit|members|tenants|threads)|migrations/.*)\.py"
+    )
+    found = []
+    for path, call, name in calls():
+        if name not in {"text", "sqlalchemy.text"} or not call.args:
+            continue
+        value = call.args[0]
+        if isinstance(value, ast.JoinedStr):
+            holes = [ast.unparse(part.value) for part in value.values if isinstance(part, ast.FormattedValue)]
+            constant = all(re.fullmatch(r"_?[A-Z][A-Z0-9_]*", hole) for hole in holes)
+            if not constant and not registry.fullmatch(path):
+                found.append(at(path, call))
+        elif isinstance(value, ast.BinOp | ast.Call):
+            found.append(at(path, call))
+    assert found == []
+
+
+def test_regular_expressions_are_constants_or_escaped() -> None:
+    """Patterns are made of constants of the module (CAPITALS, loops over them) or of ``re.escape``."""
+    found = []
+    for path, call, name in calls():
+        if (
+            re.fullmatch(r"re\.(compile|match|fullmatch|search|findall|finditer|sub|subn|split)", name)
+            and call.args
+        ):
+            pattern = call.args[0]
+            if isinstance(pattern, ast.JoinedStr):
+                for hole in (part for part in pattern.values if isinstance(part, ast.FormattedValue)):
+                    said = ast.unparse(hole.value)
+                    if not re.fullmatch(r"_?[A-Z][A-Z0-9_]*|re\.escape\(.*\)", said):
+                        found.append(f"{path}: {said}")
+            elif not isinstance(pattern, ast.Constant | ast.BinOp):
+                found.append(f"{path}: {ast.unparse(pattern)}")
+    # Read one by one: each is made of constants, or of words that went through re.escape a line before.
+    assert sorted(set(found)) == REVIEWED_PATTERNS
+
+
+REVIEWED_PATTERNS: list[str] = []
+
+
+def test_format_strings_are_constants() -> None:
+    """``str.format`` and ``%`` reach attributes and widths: only texts of the source are ever formatted."""
+    found = [
+        f"{path}: {ast.unparse(call)[:90]}"
+        for path, call, _ in calls()
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in {"format", "format_map"}
+        and not isinstance(call.func.value, ast.Constant)
+    ]
+    assert sorted(found) == REVIEWED_FORMATS
+
+
+REVIEWED_FORMATS: list[str] = []
+
+
+def test_no_xml_parser_is_used() -> None:
+    """Nothing takes XML. HTML is read by trafilatura in the confined child; what an entity does there is tried in test_content.py."""
+    found = {
+        (path, name)
+        for path, name in imports()
+        if name.split(".")[0] in {"xml", "lxml", "defusedxml", "xmltodict"}
+    }
+    assert found == set()
+
+
+def test_cryptography_comes_from_the_libraries_that_are_named() -> None:
+    used = {name.split(".")[0] for _, name in imports()}
+    assert (
+        used & {"Crypto", "Cryptodome", "rsa", "ecdsa", "nacl", "M2Crypto", "passlib", "bcrypt", "tinyec"}
+        == set()
+    )
+    primitives = {path for path, name in imports() if name.startswith("cryptography.")}
+    assert {path.rsplit("/", 1)[0] for path in primitives} <= {"storage/crypto", "server/auth", "storage"}
+
+
+def test_only_approved_primitives_are_named() -> None:
+    for path, call, name in calls():
+        if name.startswith("hashlib."):
+            words = {word.arg: word.value for word in call.keywords}
+            no_security = "usedforsecurity" in words and ast.unparse(words["usedforsecurity"]) == "False"
+            assert name.removeprefix("hashlib.") in APPROVED_HASHES or no_security, at(path, call)
+        if name == "hmac.new":
+            assert ast.unparse(call.args[2]).removeprefix("hashlib.") in APPROVED_HASHES, at(path, call)
+    hazmat = {
+        name.removeprefix("cryptography.hazmat.primitives.")
+        for _, name in imports()
+        if "hazmat.primitives" in name
+    }
+    for name in hazmat:
+        assert not re.search(
+            r"(?i)ecb|cbc|ctr|modes|pkcs1|padding|md5|sha1$|arc4|des|blowfish|cast5|idea|seed|decrepit", name
+        ), name
+    assert any(name.startswith("ciphers.aead.AESGCM") for name in hazmat)
+    source = Path(envelope.__file__).read_text()
+    assert "AESGCM" in source
+
+
+def test_secrets_come_from_the_system_s_generator() -> None:
+    assert {path for path, name in imports() if name == "random" or name.startswith("random.")} == JITTER
+    assert [path for path, name in imports() if name.startswith("numpy.random")] == []
+    short = [
+        at(path, call)
+        for path, call, name in calls()
+        if name in {"secrets.token_bytes", "secrets.token_hex", "secrets.token_urlsafe"}
+        and not (call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value >= 12)
+    ]
+    # A tenant's short name that is taken gets six digits more; it is public.
+    assert [place.split(":")[0] for place in short] == ["server/auth/tenants.py"]
+    named = re.compile(r"(?i)token|secret|password|nonce|challenge|cookie|otp|verifier|api_key")
+    for path, node in every(ast.Assign):
+        if "uuid4(" in ast.unparse(node.value) and named.search(
+            " ".join(ast.unparse(one) for one in node.targets)
+        ):
+            assert path == "storage/repositories/outbox.py", at(path, node)  # a lease's fence, not a secret
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """Digests and codes are compared by compare_digest or looked up by an index; never with ``==``."""
+    named = re.compile(
+        r"(?i)(^|[._])(digest|mac|hmac|signature|otp|state|nonce|password|secret|token|code_hash|token_hash)$"
+    )
+    for path, node in every(ast.Compare):
+        if path.startswith("server/auth") and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
+            sides = [ast.unparse(side) for side in (node.left, *node.comparators)]
+            if all(named.search(side) for side in sides):
+                raise AssertionError(f"{at(path, node)}: {ast.unparse(node)}")
+    users = {path for path, _, name in calls() if name.endswith("compare_digest")}
+    assert users >= {
+        "server/auth/totp.py",
+        "server/auth/api_keys.py",
+        "server/auth/devices.py",
+        "server/auth/oidc.py",
+    }
+
+
+def test_no_certificate_is_left_unverified() -> None:
+    for path, call, name in calls():
+        for word in call.keywords:
+            off = isinstance(word.value, ast.Constant) and word.value.value is False
+            assert not (word.arg in {"verify", "validate_certs", "check_hostname", "verify_ssl"} and off), at(
+                path, call
+            )
+            assert not (
+                word.arg in {"cert_reqs", "ssl_cert_reqs"} and "NONE" in ast.unparse(word.value).upper()
+            ), at(path, call)
+        assert "_create_unverified_context" not in name, at(path, call)
+    for path, node in every(ast.Assign):
+        said = ast.unparse(node)
+        assert not re.search(r"verify_mode = ssl\.CERT_NONE|check_hostname = False", said), at(path, node)
+
+
+def test_no_client_follows_redirects_by_itself() -> None:
+    for path, call, name in calls():
+        for word in call.keywords:
+            follows = word.arg in {"follow_redirects", "allow_redirects"}
+            assert not follows or ast.unparse(word.value) == "False", at(path, call)
+        assert not name.startswith(("requests.", "aiohttp.")), at(path, call)
