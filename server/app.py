@@ -57,6 +57,10 @@ def create_app(parts: Parts) -> Litestar:
         exception_handlers={Exception: render_error},
         dependencies=dependencies(parts),
         lifespan=[lifespan],
+        # Litestar would take the logs' format over (server/telemetry.py has it), and the debug mode from the environment.
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
         state=State(
             {"parts": parts, "database": parts.database, "identity": identity, "protection": protection}
         ),

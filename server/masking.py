@@ -21,6 +21,7 @@ _DENIED = frozenset(
     body email emailaddress filename iban message messagetext phone phonenumber prompt quote recipient text transcript useragent
     """.split()  # noqa: SIM905  # a table of words
 )
+_DENIED_ENDS = ("password", "secret", "token", "apikey", "cookie", "authorization")
 _NOT_LETTERS = re.compile(r"[^a-z]")
 # Ours, of values that we made: never looked into.
 _OWN = frozenset({"event", "level", "logger", "timestamp", "request_id", "tenant_id", "actor", "address"})
@@ -33,7 +34,8 @@ _FORMS = re.compile(
     | (?P<jwt>\beyJ[\w-]{{5,}}\.[\w-]{{5,}}(?:\.[\w-]*)?)
     | (?P<login>(?<=://)[^\s/@:]*:[^\s/@]+(?=@))
     | (?P<bearer>(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{{8,}})
-    | (?P<named>(?i:\b[\w-]{{0,40}}(?:password|passwd|secret|token|api[-_]?key|cookie|authorization)["']?\s*[=:]\s*)["']?[^\s"',;&]+)
+    | (?P<named>(?i:\b[\w-]{{0,40}}(?:password|passwd|secret|token|api[-_]?key|cookie|authorization)["']?\s*[=:]\s*["']?
+               (?:(?:bearer|basic)\s+)?)[^\s"',;&]+)
     | (?P<email>[^\s@<>"'(),;:=]{{1,64}}@[^\s@<>"'(),;:]+\.\w{{2,}})
     | (?P<opaque>\b(?:[a-z]{{2,12}}_|sk-)[A-Za-z0-9_-]{{24,}}|(?<![\w/.-])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])(?=[\w-]*\d)[\w-]{{32,}}(?![\w/.-]))
     | (?P<iban>\b[A-Z]{{2}}\d{{2}}(?:[ ]?[A-Z0-9]{{4}}){{2,7}}(?:[ ]?[A-Z0-9]{{1,3}})?\b)
@@ -49,16 +51,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u20
 
 def mask_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A processor of structlog: the entry without what its names or forms betray. Stands after the traceback was made a text."""
+    shown: dict[str, Any] = {}
     for name, value in event.items():
         if name.startswith("_"):  # structlog's own, such as the record
-            continue
-        if name in _OWN:
-            event[name] = (
+            shown[name] = value
+        elif name in _OWN:
+            shown[name] = (
                 _printable(mask_text(value)) if name == "event" and isinstance(value, str) else value
             )
         else:
-            event[name] = masked(name, value)
-    return event
+            shown[_printable(name)] = masked(name, value)
+    return shown
 
 
 def masked(name: str, value: Any, depth: int = 0) -> Any:
@@ -69,7 +72,8 @@ def masked(name: str, value: Any, depth: int = 0) -> Any:
     """
     if value is None or isinstance(value, bool):
         return value
-    if _NOT_LETTERS.sub("", name.lower()) in _DENIED:
+    letters = _NOT_LETTERS.sub("", name.lower())
+    if letters in _DENIED or letters.endswith(_DENIED_ENDS):
         # `code` is also what our errors are called by: MODEL_DOWN, 4401.
         is_error = name == "code" and bool(re.fullmatch(r"[A-Za-z_.]{3,60}|-?\d{1,4}", str(value)))
         return value if is_error else MASKED

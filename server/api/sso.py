@@ -45,7 +45,7 @@ class ConnectionOut(msgspec.Struct):
 
 
 class NewConnection(msgspec.Struct, forbid_unknown_fields=True):
-    """``issuer`` exactly as in the provider's tokens, such as https://login.example.org."""
+    """``issuer`` exactly as in the provider's tokens: an https address."""
 
     issuer: Line
     client_id: Line

@@ -197,4 +197,4 @@ def _matches(stored: str, given: bytes) -> bool:
 def _lower_priority() -> None:
     """Put this thread behind the event loop's: on Linux each thread has a nice value of its own."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -89,7 +89,7 @@ def fuzz(
         cloned(addresses, world.database) as database,
         Served(settings_for(addresses, database)) as served,
     ):
-        schema = schemathesis.openapi.from_dict(
+        schema: Any = schemathesis.openapi.from_dict(
             describe(served.app), config=_config(served.url, max_examples, seconds, phases, seed)
         )
         if include is not None:
@@ -139,10 +139,11 @@ def _authenticate(schema: Any, credentials: Credentials) -> None:
 
     schema.auth(refresh_interval=None)(Provider)
 
-    @schema.hook
     def after_call(_context: Any, _case: Any, response: Any) -> None:
         if response.status_code == 401:
             credentials.drop(response.request.headers.get("Authorization"))
+
+    schema.hook(after_call)
 
 
 def _collect(identity: str, stream: Any) -> Outcome:
@@ -170,8 +171,7 @@ def _count(outcome: Outcome, event: events.ScenarioFinished) -> None:
         for node in nodes:
             if node.status != Status.SUCCESS and node.failure_info is not None:
                 info = node.failure_info
-                outcome.failures.append(
-                    f"{recorder.label} | {event.phase.name} | {info.failure.title}: {info.failure.message[:1500]}\n{info.code_sample[:1500]}"
-                )
+                words = f"{info.failure.title}: {info.failure.message[:1500]}\n{info.code_sample[:1500]}"
+                outcome.failures.append(f"{recorder.label} | {event.phase.name} | {words}")
             elif node.status == Status.ERROR:
                 outcome.errors.append(f"{recorder.label}: the check {node.name} broke")

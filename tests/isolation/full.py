@@ -192,7 +192,7 @@ async def _fill_people(parts: Parts, tenant: TestTenant, canary: str) -> None:
         """insert into passkeys (id, account_id, credential_id, public_key, sign_count, name)
            values (:id, :account, :hash, 'k', 1, :canary)""",
         """insert into one_time_tokens (id, tenant_id, purpose, token_hash, payload, expires_at)
-           select :id, :tenant, 'invitation', :hash, jsonb_build_object('email', :canary || '@new.example', 'role_id', r.id, 'by', 'user:x'),
+           select :id, :tenant, 'invitation', :hash, jsonb_build_object('email', :canary || '@new.example', 'role_id', r.id, 'by', 'x'),
                   now() + interval '7 days' from roles r where r.tenant_id = :tenant and r.key = 'staff'""",
         """insert into sso_identities (id, account_id, connection_id, subject)
            select :id, :account, c.id, :canary from sso_connections c where c.tenant_id = :tenant""",

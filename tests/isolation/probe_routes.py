@@ -96,7 +96,10 @@ async def _probe_place(
     for ident in ids if unknown.status != 403 else ids[:2]:
         foreign = await answer(ident)
         if place[1] in CURSORS:
-            held = not set(told(a.every_id, a.canary, foreign.raw)) - {str(ident)} and foreign.status == unknown.status
+            held = (
+                not set(told(a.every_id, a.canary, foreign.raw)) - {str(ident)}
+                and foreign.status == unknown.status
+            )
         else:
             held = foreign == unknown
         tally.judge(held, kind, operation.name, place[1], str(variant), who, str(ident))
@@ -166,8 +169,16 @@ async def probe_credentials(at: Door, tally: Tally, a: FullTenant, b: FullTenant
                 held = not told(b.every_id, b.canary, answer.content)
                 tally.judge(held, "credentials: beside", path, what, next(iter(beside)))
             for ident in (b.tenant.info.id, b.tenant.info.slug):
-                answer = await at.client.get(path, params={"tenant_id": str(ident)}, headers={"authorization": shown})
-                tally.judge(not told(b.every_id, b.canary, answer.content), "credentials: query", path, what, str(ident))
+                answer = await at.client.get(
+                    path, params={"tenant_id": str(ident)}, headers={"authorization": shown}
+                )
+                tally.judge(
+                    not told(b.every_id, b.canary, answer.content),
+                    "credentials: query",
+                    path,
+                    what,
+                    str(ident),
+                )
         head, middle, tail = mine.removeprefix("Bearer ").split(".")
         other = theirs["token"].removeprefix("Bearer ").split(".")
         mixed = {
@@ -179,7 +190,9 @@ async def probe_credentials(at: Door, tally: Tally, a: FullTenant, b: FullTenant
         for what, token in mixed.items():
             answer = await at.client.get(path, headers={"authorization": f"Bearer {token}"})
             tally.judge(answer.status_code == 401, "credentials: mixed", path, what)
-    await _probe_token_places(at, tally, theirs["token"].removeprefix("Bearer "), theirs["API key"].removeprefix("Bearer "))
+    await _probe_token_places(
+        at, tally, theirs["token"].removeprefix("Bearer "), theirs["API key"].removeprefix("Bearer ")
+    )
 
 
 async def _probe_token_places(at: Door, tally: Tally, token: str, key: str) -> None:
@@ -188,7 +201,11 @@ async def _probe_token_places(at: Door, tally: Tally, token: str, key: str) -> N
         "/api/v1/auth/refresh": {"refresh_token": ""},
         "/api/v1/auth/verify-email": {"token": ""},
         "/api/v1/auth/password/reset": {"token": "", "password": "plum kettle orbit sandwich 41"},
-        "/api/v1/auth/invitations/accept": {"token": "", "name": "X", "password": "plum kettle orbit sandwich 41"},
+        "/api/v1/auth/invitations/accept": {
+            "token": "",
+            "name": "X",
+            "password": "plum kettle orbit sandwich 41",
+        },
     }
     for path, body in routes.items():
         for what, shown in (("token", token[-190:]), ("API key", key)):
@@ -205,11 +222,17 @@ async def probe_widget(at: Door, tally: Tally, a: FullTenant, b: FullTenant) -> 
     async with at.app.state.parts.database.tenant_session(
         TenantContext(b.tenant.info.id, actor="contact:probe")
     ) as session:
-        opened, _, last = await threads.open_thread(session, b.tenant.channel.id, visitor_id(a.visitor_session))
+        opened, _, last = await threads.open_thread(
+            session, b.tenant.channel.id, visitor_id(a.visitor_session)
+        )
         found = await threads.messages_after(session, opened, 0, 100)
-        tally.judge(opened != a.visitor.thread_id and last == 0 and not found, "widget: A's visitor on B's channel")
+        tally.judge(
+            opened != a.visitor.thread_id and last == 0 and not found, "widget: A's visitor on B's channel"
+        )
         for ident in sorted(a.every_id):
             tally.judge(
-                not await threads.messages_after(session, ident, 0, 100), "widget: messages of a thread", str(ident)
+                not await threads.messages_after(session, ident, 0, 100),
+                "widget: messages of a thread",
+                str(ident),
             )
     await asyncio.sleep(0)

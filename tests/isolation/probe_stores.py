@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+import pytest
 from chromadb.api.models.AsyncCollection import AsyncCollection
 from redis.asyncio import Redis
 
@@ -44,8 +45,8 @@ async def probe_vectors(parts: Parts, tally: Tally, a: FullTenant, b: FullTenant
         return await query(collection, **{**given, "where": None})
 
     for filtered in (True, False):
-        AsyncCollection.query = query if filtered else unfiltered  # type: ignore[method-assign]  # the wall that is tried
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AsyncCollection, "query", query if filtered else unfiltered)
             for word in words:
                 for limit in (1, 5, 100):
                     asked = await embedder.embed_query(f"What about {word}?")
@@ -61,18 +62,25 @@ async def probe_vectors(parts: Parts, tally: Tally, a: FullTenant, b: FullTenant
                 )
                 shown = {str(passage.chunk_id) for passage, _ in found}
                 tally.judge(not shown & theirs, "vectors: search", word, filtered)
-        finally:
-            AsyncCollection.query = query  # type: ignore[method-assign]  # as it was
 
 
 async def probe_redis(parts: Parts, tally: Tally, a: FullTenant, b: FullTenant) -> None:
     """No name in Redis that B's code can build is one of A's, whatever B puts into it; and nothing that is kept there is content."""
     mine, theirs = b.tenant.context, a.tenant.context
     for ident in sorted(a.every_id):
-        for parts_of in ((ident,), ("thread", ident), ("rl", "login", "user", ident), (f"..:{theirs.tenant_id}:thread", ident)):
-            tally.judge(mine.redis_key(*parts_of) != theirs.redis_key(*parts_of), "redis: names", str(parts_of))
+        for parts_of in (
+            (ident,),
+            ("thread", ident),
+            ("rl", "login", "user", ident),
+            (f"..:{theirs.tenant_id}:thread", ident),
+        ):
+            tally.judge(
+                mine.redis_key(*parts_of) != theirs.redis_key(*parts_of), "redis: names", str(parts_of)
+            )
         tally.judge(room(mine, ident) != room(theirs, ident), "redis: room", str(ident))
-        tally.judge(mine.checkpoint_thread(ident) != theirs.checkpoint_thread(ident), "redis: checkpoint", str(ident))
+        tally.judge(
+            mine.checkpoint_thread(ident) != theirs.checkpoint_thread(ident), "redis: checkpoint", str(ident)
+        )
     heard: list[dict[str, Any]] = []
 
     async def listen(event: dict[str, Any]) -> None:
@@ -81,7 +89,9 @@ async def probe_redis(parts: Parts, tally: Tally, a: FullTenant, b: FullTenant) 
     await parts.bus.subscribe(room(mine, a.visitor.thread_id), listen)
     try:
         for number in range(20):
-            await parts.bus.publish(room(theirs, a.visitor.thread_id), {"t": "draft", "text": f"{a.canary} {number}"})
+            await parts.bus.publish(
+                room(theirs, a.visitor.thread_id), {"t": "draft", "text": f"{a.canary} {number}"}
+            )
         await asyncio.sleep(0.2)
         for number in range(20):
             tally.judge(not heard, "redis: heard", number)
@@ -92,10 +102,14 @@ async def probe_redis(parts: Parts, tally: Tally, a: FullTenant, b: FullTenant) 
             value = b""
             with suppress(Exception):
                 value = await redis.dump(key) or b""
-            tally.judge(a.canary.encode() not in value and a.canary.encode() not in key, "redis: content", key)
+            tally.judge(
+                a.canary.encode() not in value and a.canary.encode() not in key, "redis: content", key
+            )
 
 
-async def probe_sealed(parts: Parts, admin: psycopg.Connection[Any], tally: Tally, a: FullTenant, b: FullTenant) -> None:
+async def probe_sealed(
+    parts: Parts, admin: psycopg.Connection[Any], tally: Tally, a: FullTenant, b: FullTenant
+) -> None:
     """Each sealed value of A's, as it lies in its table, with B's cipher: under its own name and under others."""
     for table, column in sealed_columns():
         if table not in TENANT_TABLES:
@@ -107,7 +121,9 @@ async def probe_sealed(parts: Parts, admin: psycopg.Connection[Any], tally: Tall
         ).fetchall()
         for ident, blob in rows:
             for name in (f"{table}.{column}", "contacts.name", "inbox_messages.text"):
-                tally.judge(await _closed(parts, b, name, ident, blob), "sealed", table, column, str(ident), name)
+                tally.judge(
+                    await _closed(parts, b, name, ident, blob), "sealed", table, column, str(ident), name
+                )
     keys = admin.execute("select id from data_keys where tenant_id = %s", (a.tenant.info.id,)).fetchall()
     for (key_id,) in keys:
         async with parts.database.tenant_session(b.tenant.context) as session:
@@ -176,14 +192,22 @@ async def probe_tools(parts: Parts, tally: Tally, a: FullTenant, b: FullTenant) 
         fields = list(tool.args.model_fields)
         for field in fields:
             for needle in needles if name.startswith("crm_find") else needles[:40]:
-                args: dict[str, Any] = {"subject": "call me", "text": "call me", "query": "price", field: needle}
+                args: dict[str, Any] = {
+                    "subject": "call me",
+                    "text": "call me",
+                    "query": "price",
+                    field: needle,
+                }
                 given = {key: value for key, value in args.items() if key in fields}
                 async with conversation(parts, b) as runner:
                     try:
                         result = await runner.call(name, given, allowed=frozenset(parts.registry.tools))
                     except (AppError, ValueError):
                         result = {}
-                shown = set(told(a.every_id, a.canary, str(result).encode())) - {needle, a.canary if a.canary in needle else ""}
+                shown = set(told(a.every_id, a.canary, str(result).encode())) - {
+                    needle,
+                    a.canary if a.canary in needle else "",
+                }
                 tally.judge(not shown, "tools", name, field, needle)
 
 
@@ -197,6 +221,8 @@ async def conversation(parts: Parts, full: FullTenant) -> Any:
     async with parts.database.tenant_session(tenant) as session:
         claim = await claims.claim(session, visitor.thread_id, fence=fence, lease_seconds=60)
     assert claim is not None
-    journal = TurnJournal(parts.database, tenant, turn_id=claim.turn_id, thread_id=claim.thread_id, fence=fence)
+    journal = TurnJournal(
+        parts.database, tenant, turn_id=claim.turn_id, thread_id=claim.thread_id, fence=fence
+    )
     where = Conversation(tenant, claim.thread_id, claim.turn_id, datetime.now(UTC), "en")
     yield ToolRunner(parts.registry, journal, parts.resources, VaultPrivacy(Vault(), Masker()), where)

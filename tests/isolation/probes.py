@@ -159,7 +159,14 @@ def checksums(world: World, *, people: bool = True) -> dict[str, str]:
 @contextmanager
 def _servers() -> Iterator[Addresses]:
     root = Path(__file__).resolve().parents[2]
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "EMBEDDING_MODEL", "MAIL_URL", "PUBLIC_URL", "TRUSTED_PROXIES"):
+    for name in (
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "EMBEDDING_MODEL",
+        "MAIL_URL",
+        "PUBLIC_URL",
+        "TRUSTED_PROXIES",
+    ):
         os.environ.pop(name, None)
     os.environ |= {"MODEL_CACHE_DIR": str(root / "build" / "models"), "MASTER_KEYS": MASTER_KEYS}
     os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
@@ -181,7 +188,9 @@ async def _main(addresses: Addresses, wall: str | None) -> Tally:
 def main() -> int:
     """0 where every wall held (or, with ``--break``, where the probes saw that one does not)."""
     parser = argparse.ArgumentParser(description="Probe the walls between two tenants.")
-    parser.add_argument("--break", dest="wall", help="take a wall away first: policy:<table>, filter:vectors, route")
+    parser.add_argument(
+        "--break", dest="wall", help="take a wall away first: policy:<table>, filter:vectors, route"
+    )
     wall: str | None = parser.parse_args().wall
     configure_logging("CRITICAL", sys.stderr)
     began = time.monotonic()
@@ -197,7 +206,9 @@ def main() -> int:
         "not_reached": dict(tally.skipped),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / ("probes.json" if wall is None else "probes-broken.json")).write_text(json.dumps(report, indent=1) + "\n")
+    (FOLDER / ("probes.json" if wall is None else "probes-broken.json")).write_text(
+        json.dumps(report, indent=1) + "\n"
+    )
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
     return int(bool(tally.leaks)) if wall is None else int(not tally.leaks)
 

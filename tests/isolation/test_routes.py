@@ -64,7 +64,9 @@ def test_every_route_says_who_may_use_it(edge: Edge) -> None:
     described = [one for one in walked if one.opt.get("scopes") or one.opt.get("self")]
     assert [one.name for one in described if not one.spec] == []
     # Nothing is open to everybody and closed at once, and only people can prove that it is them.
-    assert not [one.name for one in walked if one.opt.get("public") and len(one.opt.keys() & {"scopes", "self"})]
+    assert not [
+        one.name for one in walked if one.opt.get("public") and len(one.opt.keys() & {"scopes", "self"})
+    ]
     assert not [one.name for one in walked if one.opt.get("public") and one.opt.get("step_up")]
 
 
@@ -147,7 +149,9 @@ def kind_of(operation: Operation, place: tuple[str, str]) -> int | None:
         return 403
     if place[1] in CURSORS:
         return None
-    return 200 if (operation.method, place[0]) == ("GET", "query") and not operation.opt.get("public") else 404
+    return (
+        200 if (operation.method, place[0]) == ("GET", "query") and not operation.opt.get("public") else 404
+    )
 
 
 async def test_another_tenants_id_is_an_id_that_does_not_exist(edge: Edge) -> None:

@@ -44,7 +44,10 @@ def broken(wall: str | None, admin: psycopg.Connection[Any]) -> Iterator[None]:
 
 async def _unfiltered(index: VectorIndex, context: TenantContext, vector: Any, limit: int) -> list[Hit]:
     found = await index._call(
-        context, lambda collection: collection.query(query_embeddings=[vector], n_results=limit, include=["distances"])
+        context,
+        lambda collection: collection.query(
+            query_embeddings=[vector], n_results=limit, include=["distances"]
+        ),
     )
     return [Hit(UUID(one), 0.9) for one in found["ids"][0]]
 

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ATTACKS, SECONDS, ASKS = 200, 20.0, 20  # a second, seconds, a second
 ROUTES = ("/api/v1/auth/me", "/api/v1/inbox/threads")
 CONNECTIONS = 200
+LOADING = 15.0  # seconds in which a client has certainly imported what it needs
 
 
 class Connection:
@@ -107,11 +108,17 @@ async def look(port: int, authorization: str, seconds: float) -> dict[str, Any]:
     return await paced(port, [both[number % 2] for number in range(int(ASKS * seconds))], ASKS, 16)
 
 
-def child(*arguments: str) -> "subprocess.Popen[bytes]":
-    """One of the two clients in a process of its own."""
+def child(begin: float, *arguments: str) -> "subprocess.Popen[bytes]":
+    """One of the two clients in a process of its own; it begins at a time at which it has long been loaded."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.load.sign_in_load", *arguments], cwd=ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.load.sign_in_load", str(begin), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
     )
+
+
+def soon() -> float:
+    return time.time() + LOADING
 
 
 def result(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
@@ -153,11 +160,12 @@ def measure(addresses: Addresses, database: str) -> list[dict[str, Any]]:
     try:
         _wait_for(port, api)
         looking = ("look", str(port), authorization)
-        result(child(*looking, "5"))  # everything is read and compiled once
-        before = result(child(*looking, str(SECONDS / 2)))
-        attackers, person = child("attack", str(port)), child(*looking, str(SECONDS))
+        result(child(soon(), *looking, "5"))  # everything is read and compiled once
+        before = result(child(soon(), *looking, str(SECONDS / 2)))
+        begin = soon()
+        attackers, person = child(begin, "attack", str(port)), child(begin, *looking, str(SECONDS))
         attacked, attacks = result(person), result(attackers)
-        after = result(child(*looking, str(SECONDS / 2)))
+        after = result(child(soon(), *looking, str(SECONDS / 2)))
     finally:
         api.send_signal(signal.SIGINT)
         api.wait(30)
@@ -212,9 +220,10 @@ def _wait_for(port: int, api: "subprocess.Popen[bytes]") -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        what, client_port = sys.argv[1], int(sys.argv[2])
+        what, client_port = sys.argv[2], int(sys.argv[3])
+        time.sleep(max(0.0, float(sys.argv[1]) - time.time()))
         found = asyncio.run(
-            attack(client_port) if what == "attack" else look(client_port, sys.argv[3], float(sys.argv[4]))
+            attack(client_port) if what == "attack" else look(client_port, sys.argv[4], float(sys.argv[5]))
         )
         print(json.dumps(found))
     else:

@@ -4,6 +4,7 @@ Whether the proofs hold is the proofs' own business: they are tests of this suit
 """
 
 import ast
+import hashlib
 import re
 import sys
 from functools import cache
@@ -16,17 +17,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SAID: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("asvs.yaml").read_text(encoding="utf-8"))
 LEVELS = {1: 70, 2: 183}
-# How many requirements each section of the standard has at levels 1 and 2, in its order: an id that is lost or invented shows here.
-SECTIONS = {
-    "V1": 27, "V2": 13, "V3": 19, "V4": 11, "V5": 10, "V6": 37, "V7": 18, "V8": 7, "V9": 7, "V10": 28,
-    "V11": 16, "V12": 11, "V13": 13, "V14": 9, "V15": 13, "V16": 16, "V17": 7,
-}  # fmt: skip
+# Of the sorted ids, a line each, as the standard's own table has them: an id that is lost, invented or mistyped shows here.
+IDS_SHA256 = "86cf170f2d735bbea6709489730fedbcd1b6a5611b6b13040d534dd93346e2eb"  # pragma: allowlist secret
 KINDS = {"tests", "document", "gap", "applies"}
 MOST_OPEN = 0.2
 
 
 @cache
-def tests_of(path: str) -> frozenset[str]:
+def functions_of(path: str) -> frozenset[str]:
     """Test functions of a file, those of classes as ``Class::name``."""
     found = set()
     for part in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
@@ -49,7 +47,7 @@ def missing_from(entry: dict[str, Any]) -> list[str]:
     lost = []
     for node in entry.get("tests", ()):
         path, _, name = node.partition("::")
-        if not (ROOT / path).is_file() or name not in tests_of(path):
+        if not (ROOT / path).is_file() or name not in functions_of(path):
             lost.append(node)
     if "document" in entry:
         path, _, heading = entry["document"].partition("#")
@@ -62,9 +60,7 @@ def test_every_requirement_is_here_once() -> None:
     ids = [entry["id"] for entry in SAID]
     assert len(ids) == len(set(ids))
     assert {level: sum(entry["level"] == level for entry in SAID) for level in LEVELS} == LEVELS
-    counted = {section: sum(one.startswith(f"{section}.") for one in ids) for section in SECTIONS}
-    assert counted == SECTIONS
-    assert sum(SECTIONS.values()) == len(ids)
+    assert hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest() == IDS_SHA256
 
 
 @pytest.mark.parametrize("entry", SAID, ids=lambda entry: str(entry["id"]))
@@ -73,7 +69,7 @@ def test_what_an_entry_names_exists(entry: dict[str, Any]) -> None:
     assert entry["topic"]
     said = KINDS & set(entry)
     if entry.get("applies") is False:
-        assert (said, len(entry["reason"]) > 20) == ({"applies"}, True)
+        assert (said, len(entry["reason"]) > 15) == ({"applies"}, True)
     else:
         assert said in ({"tests"}, {"document"}, {"tests", "document"}, {"gap"}), "say one of them"
         assert set(entry) <= {"id", "level", "topic", *said}

@@ -39,6 +39,14 @@ async def every_answer(running: Litestar, tenant: TestTenant) -> AsyncIterator[t
     for one in operations(running):
         yield one.name, await Device(running).ask(one.method, one.address())
         yield one.name, await ask(running, tenant, one, body={})
+    for path in (
+        "/widget/v1/widget.js",
+        "/widget/v1/demo.css",
+        "/account/account.js",
+        "/docs/swagger-ui.css",
+        "/docs/swagger-ui-bundle.js",
+    ):
+        yield path, await Device(running).get(path)
     for method, path, status in OUTSIDE:
         answer = await Device(running).ask(method, path)
         assert answer.status_code == status, f"{method} {path[:40]}"
