@@ -12,8 +12,8 @@ from server.embedded import package_path
 from server.openapi import describe
 
 _ASSETS = {
-    "swagger-ui.css": "text/css; charset=utf-8",
-    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
 }
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>AI Secretary API</title><link rel="icon" href="data:,">

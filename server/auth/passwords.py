@@ -1,7 +1,7 @@
 """argon2id on threads of its own: hashing must not become a way to stop the server, or to keep others out of it.
 
-Two threads of low priority do the work (the event loop is never behind them), few may wait for them, and fewer from
-one source; whoever comes beyond that is told at once to come again.
+At most two threads of low priority do the work, and never as many as there are processors (the event loop and the database want
+one); few calls may wait for them, and fewer from one source; whoever comes beyond that is told at once to come again.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ MAX_CHARACTERS = 128
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's minimum; 56 ms
 # Compared with when the user is unknown, so that the answer takes as long.
 _NOBODY = _HASHER.hash("nobody has this password")
+THREADS = min(2, max(1, (os.cpu_count() or 2) - 1))
 _T = TypeVar("_T")
 
 
@@ -113,12 +114,12 @@ class Passwords:
     system is the same bytes (NIST SP 800-63B, 3.1.1.2).
 
     Args:
-        waiting: calls that may wait for the two that run; the next one gets ``Busy``.
+        waiting: calls that may wait for those that run; the next one gets ``Busy``.
         per_source: places that one source may take.
     """
 
-    def __init__(self, waiting: int = 32, per_source: int = 8) -> None:
-        self._executor = BoundedExecutor("passwords", 2, waiting, per_source)
+    def __init__(self, waiting: int = 16, per_source: int = 8) -> None:
+        self._executor = BoundedExecutor("passwords", THREADS, waiting, per_source)
 
     async def verify(self, stored: str | None, given: str, source: str | None = None) -> bool:
         """Whether the password is right; takes the same time for a user who does not exist (``stored`` None).

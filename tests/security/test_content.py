@@ -95,6 +95,7 @@ async def test_a_template_in_a_message_stays_text(
     assert "<class" not in sent
     assert "root:x:" not in sent
     (reply,) = await visitor.replies()
+    assert reply.text is not None
     assert "1337" not in reply.text
     assert "<class" not in reply.text
 

@@ -1,6 +1,7 @@
 """What happens when something that we lean on is away: nobody gets in by that, and nobody learns more by it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from litestar import Litestar
@@ -18,7 +19,7 @@ from tests.support.world import TestTenant
 
 def broken(storage: StorageSettings) -> Parts:
     """Parts whose database does not answer: nobody listens there."""
-    urls = {
+    urls: dict[str, Any] = {
         name: SecretStr("postgresql://nobody:x@127.0.0.1:1/none")
         for name in ("database_url", "database_app_url", "database_platform_url", "database_identity_url")
         if name in type(storage).model_fields

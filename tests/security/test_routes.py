@@ -117,7 +117,7 @@ async def test_sql_in_any_field_is_text(
     assert (await device.post(CONTACTS, theirs)).status_code == 201
     query = "select count(*), md5(string_agg(t::text, '')) from contacts t where tenant_id = %s"
     before = admin.execute(query, (other_tenant.info.id,)).fetchone()
-    filled = set()
+    filled: set[tuple[str, str]] = set()
     for one in operations(running):
         for name, asked, body in fillings(one, SQL[len(filled) % len(SQL)]):
             answer = await ask(running, tenant, one, query=asked, body=body)

@@ -53,7 +53,7 @@ class Operation:
         """The path with an unknown id, ``x`` or 1 in its places."""
         path = self.path
         for name in self.handler_parameters:
-            kind = next((one["schema"] for one in self.parameters if one["name"] == name), {})
+            kind: dict[str, Any] = next((one["schema"] for one in self.parameters if one["name"] == name), {})
             path = path.replace(f"{{{name}}}", values.get(name) or str(valid(kind)))
         return path
 

@@ -7,7 +7,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 STATIC = Path(__file__).parent / "static"
-_TYPES = {"account.js": "text/javascript; charset=utf-8", "account.css": "text/css; charset=utf-8"}
+_TYPES = {"account.js": "text/javascript", "account.css": "text/css"}  # Litestar adds the charset
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'none'; "
     "base-uri 'none'; frame-ancestors 'none'"

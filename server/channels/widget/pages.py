@@ -16,7 +16,7 @@ from storage.errors import NotFound
 from storage.repositories import directory
 
 STATIC = Path(__file__).parent / "static"
-_TYPES = {"widget.js": "text/javascript; charset=utf-8", "demo.css": "text/css; charset=utf-8"}
+_TYPES = {"widget.js": "text/javascript", "demo.css": "text/css"}  # Litestar adds the charset
 
 
 class WidgetPages(Controller):
