@@ -46,8 +46,10 @@ def main() -> int:
         if not _works():
             venv.create(VENV, with_pip=True, clear=True)
         if SEMGREP:  # its lock has no installer: the other environment has one
-            uv = str(ROOT / ".venv" / "bin" / "uv")
-            _run([uv, "pip", "sync", "--quiet", "--python", str(PYTHON), "--require-hashes", str(lock)])
+            installer = str(ROOT / ".venv" / "bin" / "uv")
+            _run(
+                [installer, "pip", "sync", "--quiet", "--python", str(PYTHON), "--require-hashes", str(lock)]
+            )
             stamp.write_text(f"{wanted}\n")
             return 0
         # uv installs ten times as fast as pip; its own version and hash are in the lock like any other's.

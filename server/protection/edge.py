@@ -181,7 +181,10 @@ class Edge:
         if message["type"] == "http.response.start":
             started: Any = message
             started["headers"] = await self._headers(started.get("headers", ()), scope, started["status"])
-            if 400 <= started["status"] < 500:
+            busy = (
+                scope["state"].get("refused") == "RATE_LIMITED"
+            )  # 503: a refusal too, where we have too much to do
+            if 400 <= started["status"] < 500 or busy:
                 self._refusals.told(scope, started["status"])
         await send(message)
 

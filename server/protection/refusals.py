@@ -35,7 +35,7 @@ class Refusals:
         self._left_out = 0
 
     def told(self, scope: Scope, status: int) -> None:
-        """A request or a socket was answered with this status, 400 to 499.
+        """A request or a socket was answered with this status: 400 to 499, or 503 for having too much to do.
 
         The line's ``left_out`` is the number of refusals since the line before that have none.
         """

@@ -151,7 +151,7 @@ class Shop:
             outcome = await self.ask(question.question)
             quotes = [_plain(citation["quote"]) for citation in outcome.reply.citations]
             wanted = _plain(question.must_contain)
-            right = any(wanted in held for held in (_plain(outcome.reply.text), *quotes))
+            right = any(wanted in held for held in (_plain(outcome.reply.text or ""), *quotes))
             place = (question.document, question.page)
             right_place = any(
                 (self.titles[citation["document"]], citation["page"]) == place
@@ -177,7 +177,7 @@ def _did(person: bool, lead: bool, note: bool, reply: Message) -> str:
     if lead:
         return "lead"
     asks = ("I still need", "brauche ich noch")
-    return "ask" if any(words in reply.text for words in asks) else "talk"
+    return "ask" if any(words in (reply.text or "") for words in asks) else "talk"
 
 
 def _plain(words: str) -> str:

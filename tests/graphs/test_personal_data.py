@@ -66,7 +66,7 @@ async def test_no_raw_value_in_any_request_and_every_argument_restored(
     assert leaks == []
     assert len(scripted.chat_requests()) == 3 * MESSAGES
 
-    replies = [[reply.text for reply in await visitor.replies()] for visitor in visitors]
+    replies = [[reply.text or "" for reply in await visitor.replies()] for visitor in visitors]
     answers = [replies[number % THREADS][number // THREADS] for number in range(MESSAGES)]
     # A value that was written before may come back in the spelling of its first time.
     for (_, values), answer in zip(corpus, answers, strict=True):

@@ -136,7 +136,7 @@ async def test_what_comes_in_meanwhile_is_answered_together(
 
     replies = await visitor.replies()
     assert [reply.in_reply_to for reply in replies] == [first.message_id, more[0].message_id]
-    assert replies[1].text.endswith("to question four.")
+    assert (replies[1].text or "").endswith("to question four.")
     assert [(m.seq, m.direction) for m in await visitor.messages()] == [
         (1, "in"), (2, "in"), (3, "in"), (4, "in"), (5, "out"), (6, "out"),
     ]  # fmt: skip

@@ -3,14 +3,14 @@ const TEXTS = {
   en: {
     verify_email: ["Verify your e-mail address", "One click, and your account is open.", "Verify", "Done. You can sign in now."],
     reset_password: ["Set a new password", "All your sessions end. Use at least 12 characters.", "Set the password", "Done. Sign in with the new password."],
-    invitation: ["Accept the invitation", "If you have an account already, leave the fields empty.", "Accept", "Welcome. You can sign in now."],
+    invitation: ["Accept the invitation", "If you have signed in here before, leave the fields empty.", "Accept", "Welcome. You can sign in now."],
     second_factor: ["Second step", "Type the code that your app shows, or a recovery code.", "Sign in", "You are signed in."],
     code: "Code", name: "Your name", password: "New password", failed: "That did not work. Is the server reachable?",
   },
   de: {
     verify_email: ["E-Mail-Adresse bestätigen", "Ein Klick, und Ihr Konto ist offen.", "Bestätigen", "Fertig. Sie können sich jetzt anmelden."],
     reset_password: ["Neues Passwort setzen", "Alle Ihre Sitzungen enden. Mindestens 12 Zeichen.", "Passwort setzen", "Fertig. Melden Sie sich mit dem neuen Passwort an."],
-    invitation: ["Einladung annehmen", "Wenn Sie schon ein Konto haben, lassen Sie die Felder leer.", "Annehmen", "Willkommen. Sie können sich jetzt anmelden."],
+    invitation: ["Einladung annehmen", "Wenn Sie sich hier schon einmal angemeldet haben, lassen Sie die Felder leer.", "Annehmen", "Willkommen. Sie können sich jetzt anmelden."],
     second_factor: ["Zweiter Schritt", "Geben Sie den Code Ihrer App oder einen Wiederherstellungscode ein.", "Anmelden", "Sie sind angemeldet."],
     code: "Code", name: "Ihr Name", password: "Neues Passwort", failed: "Das hat nicht geklappt. Ist der Server erreichbar?",
   },
