@@ -167,7 +167,7 @@ def _unknown_type(given: type) -> Json:
     """A file in a form (OpenAPI 3.1: a string with its media type)."""
     if given is UploadFile:
         return {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
-    raise NotImplementedError(given)
+    raise NotImplementedError(given)  # how a msgspec schema hook says that a type is not its own
 
 
 def _for_openapi(schema: Any) -> Any:

@@ -175,6 +175,18 @@ async def test_each_of_200_random_edits_is_found(
     assert (found, missed) == (EDITS, [])
 
 
+# What a superuser does who computes all hashes anew, from the first entry to the end.
+REWRITTEN = """
+do $$ declare r record; h bytea := '\\x00'; begin
+  for r in select id from audit_log order by seq loop
+    update audit_log set prev = h where id = r.id;
+    update audit_log a set hash = audit_hash(a) where id = r.id returning hash into h;
+  end loop;
+  update audit_head set hash = h;
+end $$
+"""
+
+
 async def test_a_chain_rewritten_from_end_to_end_shows_against_its_anchors(
     parts: Parts, tenant: TestTenant, addresses: Addresses, database_name: str, tmp_path: Path
 ) -> None:
@@ -187,17 +199,7 @@ async def test_a_chain_rewritten_from_end_to_end_shows_against_its_anchors(
     assert (await verdict(parts, tenant.context, anchors)).findings == ()
     with psycopg.connect(addresses.database_url(database_name), autocommit=True) as admin:
         admin.execute("update audit_log set actor = 'user:nobody' where seq = 4")
-        admin.execute(
-            """
-            do $$ declare r record; h bytea := '\\x00'; begin
-              for r in select id from audit_log order by seq loop
-                update audit_log set prev = h where id = r.id;
-                update audit_log a set hash = audit_hash(a) where id = r.id returning hash into h;
-              end loop;
-              update audit_head set hash = h;
-            end $$
-            """
-        )
+        admin.execute(REWRITTEN)
     assert (await verdict(parts, tenant.context)).findings == ()  # the chain alone cannot tell
     (finding,) = (await verdict(parts, tenant.context, anchors)).findings
     assert (finding.seq, "anchor" in finding.what) == (12, True)
@@ -225,17 +227,7 @@ async def test_old_entries_are_removed_from_the_beginning_only(
     with psycopg.connect(addresses.database_url(database_name), autocommit=True) as admin:
         # Ten entries, the first four a year old: their times are part of their hashes, so the chain is made anew.
         admin.execute("update audit_log set created_at = created_at - interval '400 days' where seq <= 4")
-        admin.execute(
-            """
-            do $$ declare r record; h bytea := '\\x00'; begin
-              for r in select id from audit_log order by seq loop
-                update audit_log set prev = h where id = r.id;
-                update audit_log a set hash = audit_hash(a) where id = r.id returning hash into h;
-              end loop;
-              update audit_head set hash = h;
-            end $$
-            """
-        )
+        admin.execute(REWRITTEN)
         now = admin.execute("select now()").fetchone()
     assert now is not None
 
